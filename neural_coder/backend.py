@@ -1,0 +1,23 @@
+"""What a backend is: an engine that can run models, where it is found, and how it is installed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Backend:
+    """One engine. A subclass stands alone in `backends/`; the facts are looked up in the user's Python, not in ours."""
+
+    name: ClassVar[str]
+    """As in variants and in `runtime.accelerate(engine=...)`."""
+    title: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]]
+    """Modules that must be importable."""
+    distribution: ClassVar[str]
+    """Name on the package index, whose version is shown."""
+    extra: ClassVar[str] = ""
+    """`pip install neural-coder[EXTRA]` installs it; empty when it comes with PyTorch."""
+    needs_compiler: ClassVar[bool] = False
+    """Whether it builds C++ code at run time."""
+    environment: ClassVar[dict[str, str]] = {}
+    """Environment variables for the child process."""

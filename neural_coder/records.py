@@ -1,0 +1,453 @@
+"""The records that flow through the program: Source → Analysis → Plan → Patch → Run → Verdict → Report.
+
+All are frozen. Lines are 1-based; columns are 0-based and count characters of `Source.text`; ends are exclusive.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Task = Literal["inference", "training"]
+SCHEMA_VERSION = 1
+
+
+class Safety(enum.Enum):
+    """How much a feature may change the answers of a script."""
+
+    SAME_MATH = "same math"
+    """The same arithmetic in another order or place; differences are rounding in the last digits."""
+    CLOSE = "close"
+    """Reduced floating-point precision (bfloat16); differences around 1 %."""
+    LOSSY = "lossy"
+    """Quantization; differences depend on the model and must be measured."""
+
+
+# --- analysis -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Span:
+    """A piece of a source text, from its first character to just behind its last one."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def contains(self, other: Span) -> bool:
+        """Whether `other` lies inside this span (or equals it)."""
+        return (self.line, self.column) <= (other.line, other.column) and (other.end_line, other.end_column) <= (
+            self.end_line,
+            self.end_column,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """How a fact is known and how sure we are."""
+
+    known_by: Literal["import", "catalogue", "project", "jedi", "name", "observed"]
+    """`import`: the name resolves to PyTorch itself; `catalogue`: to a well-known library; `project`: to a class or
+    function of the user's own files; `jedi`: inferred by jedi; `name`: only by how things are named and used."""
+    confidence: float
+    """From 0 to 1."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A place where a model is built and bound to a name."""
+
+    name: str
+    """The expression that names the model afterwards, as written: `model`, `self.net`."""
+    line: int
+    statement: Span
+    scope: str
+    """Dotted name of the enclosing function or class body; `<module>` at top level."""
+    qualified_name: str
+    """Dotted name of what builds it, aliases resolved: `torchvision.models.resnet18`; empty when unknown."""
+    library: str
+    """Top-level package of the builder; `project` for the user's own classes."""
+    kind: Literal["module", "pipeline"]
+    """`pipeline`: an object that holds models and is called as a whole (transformers.pipeline, diffusers)."""
+    ready: Span | None
+    """The statement after which the model is ready (weights loaded, moved, wrapped, in its mode): insertions that
+    rebind or change `name` go right behind it. None: there is no such place, `why_not_ready` says why."""
+    why_not_ready: str = ""
+    layers: frozenset[str] | None = None
+    """Class names of layers it is known to hold (`Conv2d`, `Linear`, `LSTM`); None when that is unknown."""
+    trained: bool = False
+    """A training step of the project trains it."""
+    inferred: bool = False
+    """An inference call of the project uses it."""
+    traits: frozenset[str] = frozenset()
+    """What the script itself already does with it: any of `eval`, `train`, `compile`, `channels_last`, `bfloat16`,
+    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that runs a model forward: in inference, or as the forward of a training step."""
+
+    kind: Literal["inference", "forward"]
+    callee: str
+    """What is called, as written: `model`, `self.model.generate`."""
+    line: int
+    call: Span
+    statement: Span
+    """The innermost statement around the call; for a call in the header of a compound statement, that whole one."""
+    scope: str
+    model: str | None
+    """`Model.name` of the model in this project, or None when the model comes from outside (a parameter, say)."""
+    wrappable: bool
+    """Whether a `with` block may be put around `statement`."""
+    why_not_wrappable: str = ""
+    """In words: `inside a lambda`, `the statement yields`, ..."""
+    grad_mode: Literal["enabled", "no_grad", "inference_mode"] = "enabled"
+    grad_mode_at: Span | None = None
+    """The expression that switches gradients off: `torch.no_grad()` of a `with` item or of a decorator."""
+    grad_mode_covers_training: bool = False
+    """Whether a training call, too, lies under that expression (then it must stay as it is)."""
+    autocast: bool = False
+    """Already under `torch.autocast`."""
+    feeds_training: bool = False
+    """The result is used by a training step (a teacher's output, say): it must stay a normal tensor."""
+    reaches_numpy: bool = False
+    """The result flows (in this function) into `.numpy()` or a NumPy call, which know no bfloat16."""
+    loader: str | None = None
+    """`DataLoader.name` of the loader whose loop this call is in."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCall:
+    """One call of a training step."""
+
+    kind: Literal["forward", "backward", "optimizer_step", "fit"]
+    callee: str
+    line: int
+    call: Span
+    scope: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStep:
+    """A forward, its loss and its backward, as one step of training."""
+
+    forwards: tuple[Call, ...]
+    backward: TrainingCall
+    optimizer_step: TrainingCall | None
+    scope: str
+    forward_and_loss: Span | None
+    """From the first statement of the forward to the last of the loss, all in one block and without the backward;
+    a `with` block may be put around them. None: there is no such range, `why_not` says why."""
+    why_not: str = ""
+    autocast: bool = False
+    """Already under `torch.autocast`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One argument of a call."""
+
+    keyword: str | None
+    """None for a positional argument; `**` and `*` for unpackings."""
+    text: str
+    value: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataLoader:
+    """A place where a data loader (or another source of batches) is built."""
+
+    name: str
+    line: int
+    statement: Span
+    call: Span | None
+    """The constructor call, when the statement holds one."""
+    scope: str
+    qualified_name: str
+    arguments: tuple[Argument, ...] = ()
+    used_for: frozenset[Task] = frozenset()
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """A place where an optimizer is built."""
+
+    name: str
+    line: int
+    call: Span
+    scope: str
+    qualified_name: str
+    """Aliases resolved: `torch.optim.AdamW` (also for `torch.optim.adamw.AdamW`)."""
+    arguments: tuple[Argument, ...] = ()
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUse:
+    """An expression that names or needs a CUDA device."""
+
+    kind: Literal["device", "cuda_method", "autocast", "grad_scaler", "map_location", "pin_memory", "cuda_call"]
+    """`device`: a string such as "cuda:0", or an integer, where a device is meant; `cuda_method`: `x.cuda(...)`;
+    `autocast` and `grad_scaler`: their CUDA forms; `pin_memory`: an argument or `.pin_memory()`; `cuda_call`: another
+    function of `torch.cuda` that fails without a GPU (`synchronize`, `set_device`, `max_memory_allocated`, ...)."""
+    line: int
+    expression: Span
+    text: str
+    receiver: Span | None = None
+    """For `cuda_method` and `.pin_memory()`: the expression in front of the dot."""
+    is_statement: bool = False
+    """The expression is a statement by itself (its value is not used)."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclear:
+    """Something that looks like a site but could not be decided, and why."""
+
+    line: int
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """All that is known about one file without running it."""
+
+    path: Path
+    models: tuple[Model, ...] = ()
+    inference: tuple[Call, ...] = ()
+    training: tuple[TrainingCall, ...] = ()
+    steps: tuple[TrainingStep, ...] = ()
+    dataloaders: tuple[DataLoader, ...] = ()
+    optimizers: tuple[Optimizer, ...] = ()
+    devices: tuple[DeviceUse, ...] = ()
+    unclear: tuple[Unclear, ...] = ()
+
+
+# --- plans and patches ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Feature:
+    """One feature as asked for: its name, and its value where it takes one (`batch_size=32`)."""
+
+    name: str
+    value: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One variant to try: features in the order in which they apply, and the engine that runs the model."""
+
+    features: tuple[Feature, ...]
+    """Named features and what they imply, in order."""
+    backend: str
+    skipped: str = ""
+    """Why this variant cannot be tried here, in words; empty when it can."""
+
+    @property
+    def id(self) -> str:
+        """Stable and readable: `bf16+channels_last+compile`."""
+        return "+".join(str(feature) for feature in sorted(self.features))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One edit that went into a patch: where (line of the original), who wants it, and why."""
+
+    line: int
+    author: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """A place that a transform looked at and left as it is, and why."""
+
+    line: int
+    author: str
+    reason: str
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a child process ended."""
+
+    kind: Literal["ok", "crashed", "timed_out", "no_result", "no_calls", "unusable"]
+    """`ok`: it gave figures; `crashed`: the script raised or exited with an error; `timed_out`: the time limit came;
+    `no_result`: it vanished without a result (killed, out of memory); `no_calls`: it ended well, but no probed call was
+    reached; `unusable`: the environment is wrong (torch missing, say)."""
+    code: int | None = None
+    """Exit status; negative: the signal that ended it."""
+    message: str = ""
+    """One sentence."""
+    stderr_tail: str = ""
+    """The last lines of standard error, the script's own traceback among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteTiming:
+    """The timings of one site in one process, in seconds, in the order in which they were taken."""
+
+    site: str
+    kind: Literal["inference", "training"]
+    """`training`: one sample is a whole step, from the first forward to the end of the optimizer's step."""
+    calls: int
+    """How often the script itself reached the site (up to where the run was stopped)."""
+    warmup: tuple[float, ...]
+    samples: tuple[float, ...]
+    items: int | None = None
+    """Samples of data in one call (the leading dimension of its first tensor), where it is the same in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What could be seen, while the script ran, of the features at work."""
+
+    inference_mode: bool = False
+    grad_enabled: bool = False
+    autocast: str = ""
+    """Dtype of an active autocast at the probed calls: `bfloat16`, or empty."""
+    dtypes: frozenset[str] = frozenset()
+    """Dtypes of floating-point outputs of leaf modules: `float32`, `bfloat16`."""
+    channels_last_outputs: int = 0
+    """Convolutions whose output was stored channels-last."""
+    quantized_modules: int = 0
+    graphs_compiled: int = 0
+    frozen_graphs: int = 0
+    """Graphs that Inductor compiled with freezing."""
+    scripted: bool = False
+    fused_optimizers: int = 0
+    batch_sizes: frozenset[int] = frozenset()
+    cuda_used: bool = False
+    accelerated: str = ""
+    """What `neural_coder.runtime` ran the probed model with: `engine/precision`; empty when it ran the original."""
+    fallback: str = ""
+    """Why the runtime ran the original, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How the outputs of a run differ from those of the baseline, over the captured calls."""
+
+    calls: int
+    """Calls compared."""
+    same_inputs: bool
+    """Every compared call got the same inputs as in the baseline, to the bit."""
+    rows: int
+    """Rows of logits over all calls (0: no output looked like logits)."""
+    top1_agreement: float | None
+    """Share of rows with the same largest entry; None without logits."""
+    relative_error: float | None
+    """||variant - baseline|| / ||baseline|| over all floating-point outputs (the largest of all calls)."""
+    exact_agreement: float | None
+    """Share of equal entries among integer and text outputs (tokens, labels); None without such outputs."""
+    not_finite: int
+    """Calls with NaN or infinity where the baseline had none."""
+    degenerate: str = ""
+    """Why the outputs prove nothing, in words (constant, no outputs, NaN in the baseline, ...); empty when they do."""
+    structure: str = ""
+    """How the structure of the outputs differs from the baseline's, in words; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One child process: raw figures, and how it ended. Never changed, never averaged in place."""
+
+    ending: Ending
+    timings: tuple[SiteTiming, ...] = ()
+    losses: tuple[float, ...] = ()
+    """Loss at each backward of the first steps."""
+    comparison: Comparison | None = None
+    witness: Witness = field(default_factory=Witness)
+    metric: float | None = None
+    """The user's metric, read from the script's output."""
+    ended_by_itself: bool = False
+    """The script ran to its end (False: stopped after enough samples)."""
+    wall_seconds: float = 0.0
+    """The whole process."""
+    loop_seconds: float = 0.0
+    """From the first probed call to the last one's end, in the script's own run."""
+    model_seconds: float = 0.0
+    """Spent inside probed calls in that window."""
+    peak_memory_bytes: int = 0
+    disturbed: float = 0.0
+    """Share of the run's time that its threads waited for a core (0 on a quiet machine)."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    observed: tuple[str, ...] = ()
+    """Outermost module calls that no site covers, as `file:line class`."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run gave figures."""
+        return self.ending.kind == "ok"
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A median and the bounds of its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+Status = Literal["faster", "same", "slower", "inaccurate", "unverified", "no_effect", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """What is known about the answers of a variant."""
+
+    criterion: str
+    """In words: `top-1 agreement`, `relative error of outputs`, `metric accuracy`, `loss curve`."""
+    verified: bool
+    """Evidence was there and the baseline repeats itself."""
+    kept: bool
+    """The criterion holds."""
+    loss: float | None
+    """Relative loss against the baseline: 0.01 is one per cent; None without evidence."""
+    allowed: float
+    relative_error: float | None = None
+    baseline_value: float | None = None
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one variant."""
+
+    plan: Plan
+    status: Status
+    reason: str
+    """In words, also for the good ends."""
+    speedup: Interval | None = None
+    seconds_per_call: Interval | None = None
+    accuracy: Accuracy | None = None
+    startup_seconds: float | None = None
+    """What the variant costs once, beyond the baseline: compilation, conversion, warm-up."""
+    break_even_calls: int | None = None
+    """Calls after which that cost is earned back; None when it never is."""
+    peak_memory_bytes: int | None = None
+    rounds: int = 0
+    diff: str = ""

@@ -1,0 +1,88 @@
+"""What a transform is: it looks at the facts of a file and describes edits; it never touches the text itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from neural_coder.edits import Edit
+from neural_coder.records import Analysis, LeftAlone, Safety, Task, Witness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What a transform does to a small script; a test case and a piece of documentation at once."""
+
+    before: str
+    after: str
+    value: str | None = None
+
+
+class Transform(ABC):
+    """One feature that a user can switch on.
+
+    A subclass stands alone in `transforms/NAME.py`; the module's name is the feature's name. Its docstring is what
+    `neural-coder explain NAME` prints: first line what it does, then when it helps, what it risks, and a `Source:` line.
+    """
+
+    safety: ClassVar[Safety]
+    tasks: ClassVar[frozenset[Task]]
+    """Kinds of scripts that it can help."""
+    slot: ClassVar[str]
+    """What it decides (`precision`, `memory_format`, `engine`, ...); two features with one slot exclude each other."""
+    order: ClassVar[int]
+    """Position among features at the same place: lower goes first."""
+    backend: ClassVar[str] = "torch"
+    """The engine that runs the model when this feature is on (see `backends/`)."""
+    implies: ClassVar[tuple[str, ...]] = ()
+    """Features that come along where they apply."""
+    excludes: ClassVar[frozenset[str]] = frozenset()
+    """Features, beyond those of the same slot, that it cannot be combined with."""
+    automatic: ClassVar[bool] = True
+    """Whether a search tries it without being asked."""
+    values: ClassVar[tuple[str, ...]] = ()
+    """Values that it takes (`NAME=VALUE`); a search tries each, and the first is the default."""
+    hardware: ClassVar[str]
+    """Where it helps, in words."""
+
+    CHANGES: ClassVar[list[Example]]
+    LEAVES_ALONE: ClassVar[list[str]]
+
+    @classmethod
+    def name(cls) -> str:
+        """The feature's name: that of its module."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def check_value(cls, value: str | None) -> str:
+        """Say what is wrong with a value, in words; empty when it can be used."""
+        if value is None or value in cls.values:
+            return ""
+        if not cls.values:
+            return f"{cls.name()} takes no value"
+        return f"{cls.name()} takes one of: {', '.join(cls.values)}"
+
+    @classmethod
+    def backend_for(cls, value: str | None) -> str:
+        """The engine that runs the model for this value."""
+        return cls.backend
+
+    @abstractmethod
+    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
+        """Describe the edits for one file; yield `LeftAlone` for each site that is left as it is, and why.
+
+        Args:
+            facts: What is known about the file.
+            value: The feature's value, or None for the default.
+        """
+
+    @abstractmethod
+    def no_effect(self, before: Witness, after: Witness) -> str:
+        """Say why the feature did nothing at run time, in words; empty when it took effect.
+
+        Args:
+            before: What was seen in the baseline.
+            after: What was seen in the variant.
+        """
