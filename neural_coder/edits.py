@@ -39,7 +39,7 @@ class Wrap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
-    """Put other code in the place of an expression; empty code on a whole statement turns it into `pass` or drops it."""
+    """Put other code in the place of an expression; empty code on a whole statement turns it into `pass`."""
 
     at: Span
     code: str

@@ -24,7 +24,7 @@ class Transform(ABC):
     """One feature that a user can switch on.
 
     A subclass stands alone in `transforms/NAME.py`; the module's name is the feature's name. Its docstring is what
-    `neural-coder explain NAME` prints: first line what it does, then when it helps, what it risks, and a `Source:` line.
+    `neural-coder explain NAME` prints: first line what it does, when it helps, what it risks, and a `Source:` line.
     """
 
     safety: ClassVar[Safety]
