@@ -451,3 +451,18 @@ class Verdict:
     peak_memory_bytes: int | None = None
     rounds: int = 0
     diff: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """What a variant must fulfil to be recommended."""
+
+    relative_loss: float = 0.01
+    """Largest loss of accuracy against the baseline, relative: 0.01 is one per cent."""
+    metric: str = ""
+    """Name of the user's metric; empty: agreement of outputs (inference) or of the loss curve (training)."""
+    pattern: str = ""
+    """Regular expression over the script's output whose first group is the metric; the last match counts."""
+    lower_is_better: bool = False
+    minimum_gain: float = 1.03
+    """The whole interval of the speed-up must lie beyond this (and below its inverse to count as slower)."""
