@@ -1,0 +1,70 @@
+"""What the parent asks of a child process: which script, patched how, probed where, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from neural_coder.records import Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A call to watch, at its place in the text that the child runs."""
+
+    site: str
+    """Name of the site, the same in baseline and variants: `train.py:inference:0`."""
+    kind: Literal["inference", "forward", "backward", "optimizer_step"]
+    call: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """When a site has been measured enough. A run stops once all sites that it reached have."""
+
+    warmup: int = 3
+    """Calls of each site that are recorded apart."""
+    min_samples: int = 10
+    max_samples: int = 200
+    min_seconds: float = 1.0
+    """Time inside a site's samples after which `min_samples` are enough."""
+    max_seconds: float = 20.0
+    """Time inside a site's samples after which any number of them is enough (at least one)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of the user's script."""
+
+    python: Path
+    """The interpreter that runs it."""
+    script: Path
+    """Absolute, in the user's own tree; the run itself happens in a shadow of `root`."""
+    args: tuple[str, ...] = ()
+    cwd: Path
+    root: Path
+    """The project's folder."""
+    patched: Mapping[Path, bytes] = field(default_factory=dict)
+    """Files of the project, by their real path, that have other content in this run."""
+    probes: Mapping[Path, tuple[Probe, ...]] = field(default_factory=dict)
+    """By the file's real path."""
+    seed: int = 0
+    threads: int = 0
+    """Threads for every variant alike; 0: as many as the process may use cores."""
+    timeout: float = 600.0
+    """Seconds for the whole process."""
+    to_the_end: bool = False
+    """Let the script run to its end (its output holds the user's metric)."""
+    capture_to: Path | None = None
+    """Folder that the outputs of the first calls are written to (the baseline's first run)."""
+    compare_with: Path | None = None
+    """Folder of captured outputs to compare this run's with."""
+    pattern: str = ""
+    """Regular expression for the user's metric, see `Criterion.pattern`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables on top of the parent's own."""
+    sampling: Sampling = field(default_factory=Sampling)
+    observe: bool = False
+    """Also report outermost module calls that no probe covers."""
