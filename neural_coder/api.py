@@ -1,0 +1,244 @@
+"""The public face in Python: `enable`, and the result that it hands back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from neural_coder import config, diff, engine, registry, repo
+from neural_coder.engine import Request
+from neural_coder.errors import UserError
+from neural_coder.patching import Patch
+from neural_coder.race import Say
+from neural_coder.records import Criterion, Feature
+from neural_coder.report import as_json, text
+from neural_coder.source import write_bytes_atomically
+
+log = logging.getLogger(__name__)
+
+Features = Literal["auto"] | str | Sequence[str]
+
+
+def enable(
+    code: str | os.PathLike[str],
+    features: Features = "auto",
+    *,
+    args: Sequence[str] = (),
+    metric: str | None = None,
+    lower_is_better: bool | None = None,
+    accuracy: str | float | None = None,
+    budget: str | float | None = None,
+    timeout: str | float | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    python: str | os.PathLike[str] | None = None,
+    apply: bool = False,
+    run: bool = True,
+) -> Result:
+    """Make a PyTorch script faster: patch it, run the variants, verify their answers, and pick the fastest.
+
+    Nothing in the user's tree changes unless `apply` is set or `Result.apply` is called.
+
+    Args:
+        code: Path of the script.
+        features: `"auto"` searches; otherwise a list of features (or a comma-separated string), such as
+            `["bf16", "channels_last"]`, that are tried together.
+        args: Arguments of the script.
+        metric: The script's own metric as `NAME=REGEX`: a pattern over its output whose first group is the value (the
+            last match counts). None: the agreement of outputs, or of the loss curve for a script that trains.
+        lower_is_better: The metric is an error, not a score. Default: False.
+        accuracy: Largest relative loss that is allowed: `0.01` or `"1%"` (the default).
+        budget: Time for the whole search: seconds, or `"10m"` (the default).
+        timeout: Limit for one run of the script: seconds, or `"5m"` (the default).
+        cwd: Working directory of the script. None: the current one.
+        python: Interpreter that runs the script. None: that of the active virtual environment, else this one.
+        apply: Change the files when something faster was found (with `run=False`: at once).
+        run: False patches with the given features without running anything; that needs no PyTorch.
+
+    Returns:
+        What was found; its `repr` is the table of all variants.
+
+    Raises:
+        UserError: The script or an argument cannot be worked with.
+        BackendMissing: PyTorch is not installed for the interpreter that runs the script.
+        NothingMeasured: The script fails by itself, or no model call was reached.
+    """
+    say: Say = log.info
+    if run:
+        result = optimize(
+            Path(code),
+            args=args,
+            say=say,
+            features=features,
+            accuracy=accuracy,
+            metric=metric,
+            lower_is_better=lower_is_better,
+            budget=budget,
+            timeout=timeout,
+            cwd=None if cwd is None else Path(cwd),
+            python=None if python is None else Path(python),
+        )
+    else:
+        wanted = _features(features)
+        if wanted is None:
+            raise UserError('run=False needs features by name, such as ["bf16"]: "auto" can only choose by running.')
+        plan, patches, base = engine.build_patches(Path(code), wanted)
+        result = Result(data={}, patches=patches, base=base, summary=f"{plan.id}: patched, not run")
+    if apply and result.patches:
+        result.apply()
+    return result
+
+
+def optimize(
+    script: Path,
+    *,
+    args: Sequence[str],
+    say: Say,
+    features: Features | None = None,
+    accuracy: str | float | None = None,
+    metric: str | None = None,
+    lower_is_better: bool | None = None,
+    budget: str | float | None = None,
+    timeout: str | float | None = None,
+    cwd: Path | None = None,
+    python: Path | None = None,
+) -> Result:
+    """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
+
+    Args:
+        say: Called with a short sentence whenever something new begins.
+        script: See `enable`, as for all others.
+        args: See `enable`.
+        features: See `enable`.
+        accuracy: See `enable`.
+        metric: See `enable`.
+        lower_is_better: See `enable`.
+        budget: See `enable`.
+        timeout: See `enable`.
+        cwd: See `enable`.
+        python: See `enable`.
+    """
+    settings = config.load(script.resolve().parent)
+    name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
+    request = Request(
+        script=script,
+        args=tuple(args),
+        features=_features(features if features is not None else settings.features),
+        criterion=Criterion(
+            relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
+            metric=name,
+            pattern=pattern,
+            lower_is_better=lower_is_better if lower_is_better is not None else settings.lower_is_better,
+        ),
+        budget=config.parse_duration(budget) if budget is not None else settings.budget,
+        timeout=config.parse_duration(timeout) if timeout is not None else settings.timeout,
+        cwd=cwd or Path.cwd(),
+        python=_interpreter(python or settings.python),
+    )
+    done = engine.optimize(request, say)
+    return Result(data=as_json.to_dict(done.report), patches=done.patches, base=done.base)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result:
+    """What was found, and the means to act on it."""
+
+    data: dict[str, Any]
+    """The whole result as plain data, in the documented JSON form; empty when nothing was run."""
+    patches: tuple[Patch, ...]
+    """The winner's change, one patch for each file."""
+    base: Path
+    """The folder that paths in the diff are relative to."""
+    summary: str = ""
+
+    def __repr__(self) -> str:
+        """The table of all variants."""
+        return text.result_text(self.data) if self.data else f"{self.summary}\n{self.diff}"
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The chosen variant, as in `variants`; None when the script should stay as it is."""
+        chosen = self.data.get("chosen")
+        return next((variant for variant in self.variants if variant["id"] == chosen), None) if chosen else None
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """Every variant that was considered, also those that failed or did not apply."""
+        return list(self.data.get("variants", ()))
+
+    @property
+    def diff(self) -> str:
+        """The winner's change as a unified diff; empty when there is none."""
+        return self.diff_bytes.decode("utf-8", "replace")
+
+    @property
+    def diff_bytes(self) -> bytes:
+        """The diff in the files' own encodings, as `git apply` wants it."""
+        return diff.join(patch.diff(self.base) for patch in self.patches)
+
+    def apply(self) -> Path:
+        """Change the files, all or none.
+
+        Returns:
+            A copy of the diff, kept in the user's state folder: `git apply -R` with it undoes the change.
+
+        Raises:
+            UserError: A file has changed since it was read, or cannot be written; then nothing is changed.
+        """
+        kept = _keep(self.diff_bytes, self.patches)
+        repo.write_patches(self.patches)
+        return kept
+
+    def revert(self) -> None:
+        """Give the files their original bytes back.
+
+        Raises:
+            UserError: A file is no longer as `apply` left it.
+        """
+        repo.revert_patches(self.patches)
+
+    def to_json(self) -> str:
+        """The whole result as JSON."""
+        return as_json.dumps(self.data)
+
+
+def _features(features: Features) -> tuple[Feature, ...] | None:
+    if features == "auto":
+        return None
+    names = features.split(",") if isinstance(features, str) else features
+    wanted = tuple(registry.parse_feature(name.strip()) for name in names if name.strip())
+    if not wanted:
+        raise UserError('No feature named; `neural-coder features` lists them, and "auto" searches.')
+    return wanted
+
+
+def _interpreter(python: Path | None) -> Path:
+    if python is None:
+        return engine.default_python()
+    if not os.access(python, os.X_OK) or python.is_dir():
+        raise UserError(f"{python} is not a Python interpreter that can be run.")
+    # Not resolved: a virtual environment is known by the link that starts it.
+    return Path(os.path.abspath(python))  # noqa: PTH100
+
+
+def _keep(data: bytes, patches: Sequence[Patch]) -> Path:
+    """Store the diff where it does not litter the user's tree."""
+    folder = platformdirs.user_state_path("neural-coder") / "applied"
+    stem = patches[0].before.path.stem if patches else "nothing"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".patch", dir=folder)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}), so the change could not be kept for undoing; "
+            "nothing was changed."
+        ) from error
+    write_bytes_atomically(Path(name), data)
+    return Path(name)

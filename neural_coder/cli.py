@@ -1,0 +1,273 @@
+"""The command line. stdout carries the product (table, diff, JSON), stderr the talk.
+
+Importing this module stays cheap: everything heavy is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from neural_coder import __version__
+from neural_coder.errors import NeuralCoderError, UserError
+
+if TYPE_CHECKING:
+    from neural_coder.api import Result
+
+EXIT_CODES = """\b
+Exit codes:
+  0    fine (also: "keep your script, nothing is faster")
+  1    `patch --check`: something would change
+  2    the request or the script cannot be worked with; the message says why
+  3    nothing could be measured (the script fails by itself, or no model call was reached)
+  70   a defect of Neural Coder; nothing was changed
+  130  interrupted; nothing was changed
+"""
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="neural-coder")
+def cli() -> None:
+    """Find the fastest variant of a PyTorch script that still gives the same answers.
+
+    `neural-coder optimize train.py` runs the script in many variants, measures and verifies each, and hands back the
+    winner as a small diff. Your files stay as they are until you say otherwise.
+    """
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS OF THE SCRIPT]")
+@click.option(
+    "--features",
+    default=None,
+    metavar="LIST",
+    help="`auto` (default) to search, or a comma-separated list: bf16,channels_last.",
+)
+@click.option("--accuracy", default=None, metavar="LOSS", help="Largest relative loss allowed: 1% (default) or 0.01.")
+@click.option(
+    "--metric",
+    default=None,
+    metavar="NAME=REGEX",
+    help="Your metric: a pattern over the script's output whose first group is the value.",
+)
+@click.option("--lower-is-better", is_flag=True, default=None, help="The metric is an error, not a score.")
+@click.option("--budget", default=None, metavar="TIME", help="Time for the whole search: 10m (default), 90s, 1h.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the winning diff there."
+)
+@click.option("--apply", "apply_", is_flag=True, help="Change the files; the diff to undo it is kept.")
+@click.option("--json", "json_", metavar="FILE", help="Write the result as JSON; `-` for standard output.")
+@click.option(
+    "--cwd",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Working directory of the script (default: the current one).",
+)
+@click.option("--python", "python", type=click.Path(path_type=Path), help="Interpreter that runs the script.")
+@click.option("--timeout", default=None, metavar="TIME", help="Limit for one run of the script: 5m (default).")
+def optimize(
+    script: Path,
+    args: tuple[str, ...],
+    output: Path | None,
+    apply_: bool,
+    json_: str | None,
+    **options: Any,
+) -> None:
+    """Run SCRIPT in many variants, verify and measure each, and show the fastest one as a diff.
+
+    Arguments of the script follow after `--`:  neural-coder optimize infer.py --budget 5m -- --images photos/
+    """
+    from neural_coder import api
+
+    if output is not None:
+        _check_writable(output)
+    if json_ not in (None, "-"):
+        _check_writable(Path(str(json_)))
+    with _progress() as say:
+        result = api.optimize(script, args=args, say=say, **options)
+    _show(result, to_stderr=json_ == "-")
+    if output is not None and result.diff:
+        _write(output, result.diff_bytes)
+        click.echo(f"The diff is in {output}; apply it with `git apply` in {result.base}.", err=True)
+    if apply_ and result.best is not None:
+        undo = result.apply()
+        click.echo(f"Applied. To undo: cd {result.base} && git apply -R {undo}", err=True)
+    if json_ == "-":
+        click.echo(result.to_json())
+    elif json_ is not None:
+        _write(Path(json_), result.to_json().encode() + b"\n")
+        click.echo(f"The whole result is in {json_}.", err=True)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--json", "json_", metavar="FILE", help="Write the sites as JSON; `-` for standard output.")
+def analyze(paths: tuple[Path, ...], json_: str | None) -> None:
+    """Show where models are built, infer and train, without running anything."""
+    from neural_coder import repo
+    from neural_coder.report import as_json, text
+
+    if json_ not in (None, "-"):
+        _check_writable(Path(str(json_)))
+    with _progress() as say:
+        data, problems = repo.analyze_paths(paths, say)
+    for problem in problems:
+        click.echo(f"neural-coder: {problem}", err=True)
+    if json_ is None:
+        click.echo(text.analysis_text(data), nl=False)
+    elif json_ == "-":
+        click.echo(as_json.dumps(data))
+    else:
+        _write(Path(json_), as_json.dumps(data).encode() + b"\n")
+    if problems and not data["files"]:
+        raise SystemExit(UserError.exit_code)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    required=True,
+    metavar="NAME[=VALUE]",
+    help="What to switch on; may be given several times. `neural-coder features` lists them.",
+)
+@click.option("--write", is_flag=True, help="Change the files instead of printing the diff.")
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 when something would change.")
+def patch(paths: tuple[Path, ...], features: tuple[str, ...], write: bool, check: bool) -> None:
+    """Patch files, folders or whole repos without running anything; the diff goes to standard output."""
+    from neural_coder import repo
+
+    if write and check:
+        raise UserError("--write and --check exclude each other: --check never changes a file.")
+    with _progress() as say:
+        outcome = repo.patch_paths(paths, features, say)
+    for note in outcome.notes:
+        click.echo(f"neural-coder: {note}", err=True)
+    if write:
+        outcome.write()
+    elif not check:
+        _print_bytes(outcome.diff)
+    for item in outcome.patches:
+        name = os.path.relpath(item.before.path)
+        for change in item.changes:
+            click.echo(f"{name}:{change.line}: {change.author}: {change.reason}", err=True)
+    if not outcome.patches:
+        click.echo("Nothing to change.", err=True)
+    raise SystemExit(1 if check and outcome.patches else outcome.exit_code)
+
+
+@cli.command()
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def features(json_: bool) -> None:
+    """List the features: what each does, for which scripts and hardware, and its risk."""
+    from neural_coder.explain import describe_features
+    from neural_coder.report import as_json, text
+
+    data = describe_features()
+    click.echo(as_json.dumps(data) if json_ else text.features_text(data))
+
+
+@cli.command()
+@click.argument("feature")
+def explain(feature: str) -> None:
+    """Explain one FEATURE: what it does, when it helps, what it risks, where that is documented."""
+    from neural_coder import explain as explaining
+
+    click.echo(explaining.explain(feature))
+
+
+@cli.command()
+@click.option("--python", "python", type=click.Path(path_type=Path), help="Interpreter to look into.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def doctor(python: Path | None, json_: bool) -> None:
+    """Show what this machine and its Python can do: CPU features, GPUs, memory, PyTorch and each engine."""
+    from neural_coder.doctor import diagnose
+    from neural_coder.report import as_json, text
+
+    with _progress() as say:
+        data = diagnose(python, say)
+    click.echo(as_json.dumps(data) if json_ else text.doctor_text(data))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Args:
+        args: Arguments; those of the process when None.
+    """
+    try:
+        cli.main(args=list(args) if args is not None else None, prog_name="neural-coder", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        raise SystemExit(end.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("neural-coder: interrupted; your files are unchanged.", err=True)
+        raise SystemExit(130) from None
+    except click.NoSuchOption as error:
+        error.show()
+        click.echo(
+            "Options of your own script go behind `--`: neural-coder optimize script.py -- --its-option", err=True
+        )
+        raise SystemExit(error.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except NeuralCoderError as error:
+        click.echo(f"neural-coder: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is left to say to it.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show what is going on: a spinner on a terminal, a line for each step elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda message: click.echo(f"... {message}", err=True)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda message: status.update(escape(message))
+
+
+def _show(result: Result, *, to_stderr: bool) -> None:
+    click.echo(repr(result), err=to_stderr)
+    if result.diff_bytes and not to_stderr:
+        _print_bytes(result.diff_bytes)
+
+
+def _print_bytes(data: bytes) -> None:
+    """Diffs go out as bytes: the files they are for need not be UTF-8."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _check_writable(file: Path) -> None:
+    """Find out before the work, not after it, that a result cannot be written."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{file} cannot be written: the folder {folder} does not exist.")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise UserError(f"{file} cannot be written: permission denied.")
+
+
+def _write(file: Path, data: bytes) -> None:
+    from neural_coder.source import write_bytes_atomically
+
+    write_bytes_atomically(file, data)
+
+
+if __name__ == "__main__":
+    main()

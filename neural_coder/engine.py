@@ -1,0 +1,266 @@
+"""The main job: from a script to a report, and the static jobs (analyze, patch) on files and folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from neural_coder import candidate, planner, registry
+from neural_coder.analysis import Project, analyze_script
+from neural_coder.bench import machine, stats
+from neural_coder.bench.protocol import Job
+from neural_coder.candidate import Candidate, Refusal
+from neural_coder.errors import BackendMissing, NothingMeasured, UserError
+from neural_coder.files import git_root
+from neural_coder.patching import Patch
+from neural_coder.race import Bench, Clock, Race, Say
+from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Task, Verdict
+from neural_coder.report.model import Report
+
+DEFAULT_BUDGET = 600.0
+DEFAULT_TIMEOUT = 300.0
+CPU_INSTEAD = Feature(name="cuda_to_cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user wants optimized, and how."""
+
+    script: Path
+    args: tuple[str, ...] = ()
+    features: tuple[Feature, ...] | None = None
+    """None: search."""
+    criterion: Criterion = field(default_factory=Criterion)
+    budget: float = DEFAULT_BUDGET
+    timeout: float = DEFAULT_TIMEOUT
+    cwd: Path
+    python: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimized:
+    """The end of the main job: everything that was found, and the winner's patches."""
+
+    report: Report
+    patches: tuple[Patch, ...]
+    base: Path
+    """The folder that the diff's paths are relative to."""
+
+
+def optimize(request: Request, say: Say) -> Optimized:
+    """Search for the fastest variant of a script that still gives the same answers.
+
+    Args:
+        request: The script and the limits of the search.
+        say: Called with a short sentence whenever something new begins.
+
+    Raises:
+        UserError: The script or the request cannot be worked with.
+        BackendMissing: PyTorch is not installed where the script runs.
+        NothingMeasured: The script fails by itself, or reaches no model call.
+    """
+    clock = Clock(budget=request.budget)
+    say("reading the script")
+    project = Project.find(request.script)
+    analyses = analyze_script(request.script, project)
+    _check_sites(request.script, analyses)
+    environment = _environment(request.python)
+    with tempfile.TemporaryDirectory(prefix=f"neural-coder-{os.getpid()}-") as folder:
+        bench = Bench(job=_job(request, project, analyses), folder=Path(folder), criterion=request.criterion)
+        ground = _ground(request, bench, project, analyses, environment, say)
+        plans = _plans(request, ground, environment)
+        candidates, refused = _candidates(plans, project, analyses)
+        race = Race(
+            bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
+        )
+        found = race.run(candidates)
+    winner = found.candidate or ground.moved
+    base = git_root(project.root) or project.root
+    report = _report(request, project, analyses, ground, candidates, refused, found, environment)
+    return Optimized(report=report, patches=winner.patches if winner else (), base=base)
+
+
+def build_patches(script: Path, features: Sequence[Feature]) -> tuple[Plan, tuple[Patch, ...], Path]:
+    """Patch a script and the files it imports with given features, without running anything.
+
+    Returns:
+        The plan, one patch for each file that changes, and the folder that the diff's paths are relative to.
+
+    Raises:
+        UserError: The features exclude each other or do not apply to this script; the message says why.
+    """
+    project = Project.find(script)
+    analyses = analyze_script(script, project)
+    _check_sites(script, analyses)
+    task: Task = "training" if any(facts.steps for facts in analyses) else "inference"
+    plan = planner.plan_for(features, task)
+    built = candidate.build(plan, project, analyses)
+    if isinstance(built, Refusal):
+        raise UserError(f"{script}: {built.reason}.")
+    return plan, built.patches, git_root(project.root) or project.root
+
+
+def default_python() -> Path:
+    """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
+    active = os.environ.get("VIRTUAL_ENV")
+    if active:
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (Path(active) / name).exists():
+                return Path(active) / name
+    return Path(sys.executable)
+
+
+def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
+    if any(facts.models or facts.inference or facts.training for facts in analyses):
+        return
+    others = [facts.path.name for facts in analyses[1:]]
+    files = f"{script} and the files it imports ({', '.join(others)})" if others else str(script)
+    unclear = [f"{facts.path.name}:{item.line} {item.reason}" for facts in analyses for item in facts.unclear]
+    hint = f" Unclear: {'; '.join(unclear[:3])}." if unclear else ""
+    raise UserError(
+        f"No PyTorch model found in {files}: looked for modules that are built (torch.nn, torchvision, timm, "
+        f"transformers, classes of your own), for calls of them, and for training steps (backward, optimizer.step).{hint}"
+    )
+
+
+def _environment(python: Path) -> machine.Environment:
+    names = {module for backend in registry.backends().values() for module in backend.modules}
+    environment = machine.inspect_environment(python, sorted(names))
+    if not environment.usable("torch"):
+        raise BackendMissing(
+            f"PyTorch is not installed for {python}: `{python} -m pip install torch`, or name the interpreter "
+            "that runs your script with --python. (`analyze` and `patch` work without it.)"
+        )
+    return environment
+
+
+def _job(request: Request, project: Project, analyses: Sequence[Analysis]) -> Job:
+    return Job(
+        python=request.python,
+        script=request.script.resolve(),
+        args=request.args,
+        cwd=request.cwd.resolve(),
+        root=project.root,
+        probes=candidate.probes(analyses, project.root),
+        timeout=request.timeout,
+        pattern=request.criterion.pattern,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What variants are compared with."""
+
+    bench: Bench
+    first: Run
+    control: Run
+    task: Task
+    moved: Candidate | None = None
+    """The script needs a GPU that is not here: its CPU version, which then stands in for the original."""
+
+
+def _ground(
+    request: Request,
+    bench: Bench,
+    project: Project,
+    analyses: Sequence[Analysis],
+    environment: machine.Environment,
+    say: Say,
+) -> _Ground:
+    """Run the original twice: the first run must work, the second shows how far it differs from itself."""
+    say("running the original")
+    first = bench.first_baseline()
+    moved = None
+    if first.ending.kind == "crashed" and not environment.cuda and any(facts.devices for facts in analyses):
+        built = candidate.build(planner.plan_for([CPU_INSTEAD], "inference"), project, analyses)
+        if isinstance(built, Candidate):
+            say("the original needs a GPU; running it on the CPU instead")
+            moved = built
+            bench = replace(bench, job=replace(bench.job, patched=moved.patched, probes=moved.probes))
+            first = bench.first_baseline()
+    if not first.ok:
+        raise NothingMeasured(_why_baseline_failed(request, first))
+    task = stats.task_of(first)
+    if task is None:
+        raise NothingMeasured(
+            f"{request.script} ran, but no model call that could be timed was reached{_observed(first)}."
+        )
+    if request.criterion.pattern and first.metric is None:
+        raise UserError(
+            f"The metric's pattern {request.criterion.pattern!r} matches nothing in what {request.script} prints."
+        )
+    say("running the original again, to see how far it differs from itself")
+    control = bench.control()
+    if not control.ok:
+        raise NothingMeasured(
+            f"{request.script} worked once and failed when it was run again: {control.ending.message}\n"
+            f"{control.ending.stderr_tail}".rstrip()
+        )
+    return _Ground(bench=bench, first=first, control=control, task=task, moved=moved)
+
+
+def _why_baseline_failed(request: Request, run: Run) -> str:
+    ending = run.ending
+    tail = f"\n{ending.stderr_tail}".rstrip()
+    match ending.kind:
+        case "timed_out":
+            return (
+                f"{request.script} reached no measurable model call within {request.timeout:g} s{_observed(run)}; "
+                f"give it more with --timeout, or smaller inputs.{tail}"
+            )
+        case "no_calls":
+            return (
+                f"{request.script} ran to its end without reaching a model call that was found{_observed(run)}.{tail}"
+            )
+        case "crashed" if ending.code == 2 and "usage:" in ending.stderr_tail:
+            return f"{request.script} needs other arguments; put them behind `--`. Its own message:{tail}"
+        case _:
+            return f"{request.script} fails by itself, unchanged; it must work first. {ending.message}{tail}"
+
+
+def _observed(run: Run) -> str:
+    if not run.observed:
+        return ""
+    return f"; model calls were seen at {', '.join(run.observed[:3])}, which the analysis did not find"
+
+
+def _plans(request: Request, ground: _Ground, environment: machine.Environment) -> tuple[Plan, ...]:
+    always = (CPU_INSTEAD,) if ground.moved else ()
+    if request.features is not None:
+        wanted = [feature for feature in always if feature not in request.features]
+        return (planner.plan_for([*wanted, *request.features], ground.task),)
+    available = {name: _why_unavailable(name, environment) for name in registry.backends()}
+    return planner.automatic_plans(ground.task, available=available, always=always)
+
+
+def _why_unavailable(name: str, environment: machine.Environment) -> str:
+    backend = registry.backends()[name]
+    missing = [module for module in backend.modules if not environment.usable(module)]
+    if missing:
+        how = f"pip install 'neural-coder[{backend.extra}]'" if backend.extra else f"pip install {backend.distribution}"
+        return f"{missing[0]} is not installed: {how}"
+    if backend.needs_compiler and not environment.compiler:
+        return "it builds C++ code, and no C++ compiler (g++, clang++) was found"
+    return ""
+
+
+def _candidates(
+    plans: Sequence[Plan], project: Project, analyses: Sequence[Analysis]
+) -> tuple[list[Candidate], list[Verdict]]:
+    built: list[Candidate] = []
+    refused: list[Verdict] = []
+    for plan in plans:
+        if plan.skipped:
+            refused.append(Verdict(plan=plan, status="skipped", reason=plan.skipped))
+            continue
+        outcome = candidate.build(plan, project, analyses)
+        if isinstance(outcome, Candidate):
+            built.append(outcome)
+        else:
+            status = "failed" if outcome.ours else "skipped"
+            refused.append(Verdict(plan=plan, status=status, reason=outcome.reason))
+    return built, refused

@@ -1,0 +1,265 @@
+"""The race between variants: a cheap first look for all, full rounds for the best, a fresh run for the winner.
+
+Baseline and variants take turns, so that drift of the machine hits all alike; ratios are formed within a round. This is
+the seam for other search strategies: whatever hands `Standing`s back can take the place of `race`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from neural_coder import registry, verdict
+from neural_coder.bench import accuracy, runner, stats
+from neural_coder.bench.protocol import Job, Sampling
+from neural_coder.candidate import Candidate
+from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Task, Verdict
+
+FINALISTS = 3
+ROUNDS = 5
+"""Processes of each finalist; the process is the unit of statistics."""
+FEWEST_ROUNDS = 3
+CONFIRMATIONS = 2
+FIRST_LOOK_SHARE = 0.6
+"""Share of the time budget after which no further variant gets its first look."""
+QUICK = Sampling(min_samples=5, max_samples=60, min_seconds=0.5, max_seconds=8.0)
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Clock:
+    """The time budget of one search."""
+
+    budget: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def used(self) -> float:
+        """Seconds since the search began."""
+        return time.monotonic() - self.started
+
+    def allows(self, seconds: float, share: float = 1.0) -> bool:
+        """Whether that much more fits into (a share of) the budget."""
+        return self.used + seconds <= self.budget * share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Runs baseline and variants, all in the same way."""
+
+    job: Job
+    """The baseline's job; variants differ in their patch and probes only."""
+    folder: Path
+    """Holds the captured outputs and the compilers' caches of this search."""
+    criterion: Criterion
+
+    @property
+    def captured(self) -> Path:
+        """The outputs that all runs are compared with."""
+        return self.folder / "captured"
+
+    def first_baseline(self) -> Run:
+        """Run the original and keep its outputs; what it reaches that no probe covers is reported, too."""
+        return runner.run(
+            replace(self._job("baseline"), capture_to=self.captured, observe=True, to_the_end=self._whole)
+        )
+
+    def control(self) -> Run:
+        """Run the original once more, under the same conditions: it shows how far it differs from itself."""
+        return runner.run(replace(self._job("baseline"), compare_with=self.captured, to_the_end=self._whole))
+
+    def baseline(self) -> Run:
+        """Run the original for a round."""
+        return runner.run(self._job("baseline"))
+
+    def look(self, candidate: Candidate) -> Run:
+        """Give a variant its first look: few samples, full check of its answers."""
+        job = replace(self._variant(candidate), to_the_end=self._whole)
+        return runner.run(job if self._whole else replace(job, sampling=QUICK))
+
+    def variant(self, candidate: Candidate) -> Run:
+        """Run a variant for a round."""
+        return runner.run(self._variant(candidate))
+
+    @property
+    def _whole(self) -> bool:
+        return bool(self.criterion.pattern)
+
+    def _variant(self, candidate: Candidate) -> Job:
+        job = self._job(candidate.plan.id)
+        environment = {**job.environment, **registry.backends()[candidate.plan.backend].environment}
+        return replace(
+            job,
+            patched=candidate.patched,
+            probes=candidate.probes,
+            compare_with=self.captured,
+            environment=environment,
+        )
+
+    def _job(self, name: str) -> Job:
+        # A compiler cache of its own for each variant: the first run shows the honest cost of a cold start, the rounds
+        # after it are quick.
+        cache = self.folder / "caches" / name
+        return replace(self.job, environment={**self.job.environment, "TORCHINDUCTOR_CACHE_DIR": str(cache)})
+
+
+@dataclass(slots=True)
+class Standing:
+    """How one variant has fared so far."""
+
+    candidate: Candidate
+    look: Run
+    verdict: Verdict
+    rounds: list[Run] = field(default_factory=list)
+
+    @property
+    def promising(self) -> bool:
+        """Worth full rounds: right answers, and not slower at first sight."""
+        return self.verdict.status in ("faster", "same") and self.gain > 1.0
+
+    @property
+    def gain(self) -> float:
+        """Median speed-up as known now."""
+        return self.verdict.speedup.median if self.verdict.speedup else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a race found."""
+
+    verdicts: tuple[Verdict, ...]
+    chosen: Verdict | None
+    candidate: Candidate | None
+    confirmed: Interval | None
+    """The winner's speed-up in fresh processes, after it was chosen."""
+    baseline: tuple[Run, ...]
+
+
+@dataclass(slots=True)
+class Race:
+    """One search over a fixed list of variants."""
+
+    bench: Bench
+    task: Task
+    first: Run
+    control: Run
+    clock: Clock
+    say: Say
+    baselines: list[Run] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+    missed: list[Verdict] = field(default_factory=list)
+
+    def run(self, candidates: Sequence[Candidate]) -> Result:
+        """Race the candidates, the most promising first."""
+        for number, candidate in enumerate(candidates, 1):
+            self._first_look(candidate, f"[{number}/{len(candidates)}]")
+        finalists = sorted((s for s in self.standings if s.promising), key=lambda s: s.gain, reverse=True)[:FINALISTS]
+        self._rounds(finalists)
+        chosen, confirmed = self._confirm(finalists)
+        verdicts = [standing.verdict for standing in self.standings] + self.missed
+        return Result(
+            verdicts=tuple(verdicts),
+            chosen=chosen.verdict if chosen else None,
+            candidate=chosen.candidate if chosen else None,
+            confirmed=confirmed,
+            baseline=tuple(self.baselines) or (self.first, self.control),
+        )
+
+    def _first_look(self, candidate: Candidate, position: str) -> None:
+        if not self.clock.allows(self.first.wall_seconds, FIRST_LOOK_SHARE):
+            reason = "The time budget ended before its turn; a larger --budget gives it one."
+            self.missed.append(Verdict(plan=candidate.plan, status="skipped", reason=reason))
+            return
+        self.say(f"{position} first look: {candidate.plan.id}")
+        run = self.bench.look(candidate)
+        found = self._judge(candidate.plan, [self.control], [run], final=False)
+        self.standings.append(Standing(candidate=candidate, look=run, verdict=found))
+
+    def _rounds(self, finalists: Sequence[Standing]) -> None:
+        """Let the baseline and the finalists take turns."""
+        if not finalists:
+            return
+        cost = self.control.wall_seconds + sum(standing.look.wall_seconds for standing in finalists)
+        for number in range(ROUNDS):
+            if number >= FEWEST_ROUNDS and not self.clock.allows(cost):
+                break
+            names = ", ".join(standing.candidate.plan.id for standing in finalists)
+            self.say(f"round {number + 1} of {ROUNDS}: the original against {names}")
+            self.baselines.append(self.bench.baseline())
+            # The order rotates: whoever always ran right behind the same neighbour would inherit its heat.
+            for standing in [*finalists[number % len(finalists) :], *finalists[: number % len(finalists)]]:
+                standing.rounds.append(self.bench.variant(standing.candidate))
+        for standing in finalists:
+            plan = standing.candidate.plan
+            standing.verdict = self._judge(plan, self.baselines, standing.rounds, final=True, look=standing.look)
+
+    def _confirm(self, finalists: Sequence[Standing]) -> tuple[Standing | None, Interval | None]:
+        """Measure the winner again, in fresh processes; one that does not hold gives way to the next."""
+        while chosen := verdict.choose([standing.verdict for standing in finalists]):
+            winner = next(standing for standing in finalists if standing.verdict is chosen)
+            self.say(f"confirming {chosen.plan.id}")
+            pairs = [(self.bench.baseline(), self.bench.variant(winner.candidate)) for _ in range(CONFIRMATIONS)]
+            before, after = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            confirmed = stats.speedup(before, after)
+            if confirmed and confirmed.median >= self.bench.criterion.minimum_gain:
+                return winner, confirmed
+            seen = f"×{confirmed.median:.2f}" if confirmed else "no figures"
+            reason = f"Fresh runs did not confirm the gain of the rounds ({seen})."
+            winner.verdict = replace(winner.verdict, status="same", reason=reason)
+        return None, None
+
+    def _judge(
+        self, plan: Plan, baseline: Sequence[Run], runs: Sequence[Run], *, final: bool, look: Run | None = None
+    ) -> Verdict:
+        checked = [run for run in (*runs, *([look] if look else [])) if run.ok]
+        worst = max((self._accuracy(plan, run) for run in checked), key=_badness, default=None)
+        found = verdict.judge(
+            plan,
+            baseline=baseline,
+            variant=runs,
+            accuracy=worst,
+            no_effect=no_effect(plan, self.first, checked[-1]) if checked else "",
+            criterion=self.bench.criterion,
+            final=final,
+        )
+        # Only the first process of a variant started with cold caches.
+        first = look or runs[0]
+        startup = stats.startup_seconds(first) if first.ok else None
+        before, after = stats.seconds_per_call(baseline[0], None), stats.seconds_per_call(runs[-1], None)
+        if startup is None or before is None or after is None:
+            return found
+        startup = max(0.0, startup - (stats.startup_seconds(self.control) or 0.0))
+        return replace(found, startup_seconds=startup, break_even_calls=stats.break_even_calls(startup, before, after))
+
+    def _accuracy(self, plan: Plan, run: Run) -> Accuracy:
+        return accuracy.check(
+            self.task,
+            criterion=self.bench.criterion,
+            safety=safety_of(plan),
+            baseline=self.first,
+            control=self.control,
+            variant=run,
+        )
+
+
+def safety_of(plan: Plan) -> Safety:
+    """The least safe of a plan's features decides how its answers are checked."""
+    transforms = registry.transforms()
+    order = list(Safety)
+    return max((transforms[feature.name].safety for feature in plan.features), key=order.index)
+
+
+def no_effect(plan: Plan, before: Run, after: Run) -> str:
+    """Which of the features that were asked for did nothing at run time, in words; empty when all took effect."""
+    transforms = registry.transforms()
+    implied = {name for feature in plan.features for name in transforms[feature.name].implies}
+    wanted = [feature.name for feature in plan.features if feature.name not in implied or len(plan.features) == 1]
+    reasons = ((name, transforms[name].no_effect(before.witness, after.witness)) for name in wanted)
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
+
+
+def _badness(found: Accuracy) -> tuple[bool, bool, float]:
+    return not found.verified, not found.kept, found.loss or 0.0
