@@ -1,0 +1,326 @@
+"""Whether a variant still gives the answers of the original: the user's metric, the loss curve, or the outputs.
+
+The baseline runs twice first. What differs from itself, or proves nothing, is "not verified", and never wins.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from neural_coder.records import Accuracy, Comparison, Criterion, Run, Safety, Task
+from neural_coder.units import count, percent
+
+SAME_MATH_ERROR = 1e-3
+"""Largest relative error of outputs where only rounding in the last digits may differ (fp32 gives 1e-6 to 1e-4)."""
+ERROR_FACTOR = 10.0
+"""Relative error of outputs that reduced precision may cause, in multiples of the allowed loss: 10 % for the usual 1 %.
+Measured: bf16 0.5 to 1.2 % on BERT and MiniLM, 4.5 % on EfficientNet-Lite0; good int8 4 to 7 %, bad int8 31 to 42 %."""
+MANY_ROWS_ERROR_FACTOR = 30.0
+"""The same for logits, once enough rows agree that their agreement is evidence by itself."""
+TIE_ERROR = 0.02
+"""With so small an error of the logits, one flipped row among few is a near tie and no lost answer."""
+UNSTABLE_LOSS = 0.05
+"""A baseline whose loss curve differs from its own repetition by more than this cannot verify anything."""
+FEWEST_STEPS = 3
+"""Fewer training steps show no curve."""
+
+
+def check(task: Task, *, criterion: Criterion, safety: Safety, baseline: Run, control: Run, variant: Run) -> Accuracy:
+    """Compare the answers of a variant with those of the original.
+
+    The first that applies decides: the user's metric, when one is given; the loss over the first steps, for training;
+    the captured outputs.
+
+    Args:
+        task: What the script is measured by.
+        criterion: The metric, if any, and the loss that is allowed.
+        safety: How much the variant's features may change outputs, at worst.
+        baseline: The first run of the original.
+        control: The second run of the original, compared with the first.
+        variant: A run of the variant, compared with the first run of the original.
+    """
+    if criterion.metric:
+        result = _check_metric(criterion, baseline, control, variant)
+    elif task == "training":
+        result = _check_losses(criterion, baseline, control, variant)
+    else:
+        result = _check_outputs(criterion, safety, control.comparison, variant.comparison)
+    error = variant.comparison.relative_error if variant.comparison else None
+    return replace(result, relative_error=_finite(error))
+
+
+# --- the user's metric ----------------------------------------------------------------------------------------------
+
+
+def _check_metric(criterion: Criterion, baseline: Run, control: Run, variant: Run) -> Accuracy:
+    result = _Result(f"metric {criterion.metric}", criterion.relative_loss)
+    old, again, new = baseline.metric, control.metric, variant.metric
+    if old is None or not math.isfinite(old):
+        return result.unverified(f"The original script printed no finite number for {criterion.metric}.")
+    result = replace(result, baseline_value=old, value=_finite(new))
+    if again is None or not math.isfinite(again):
+        return result.unverified(f"The original printed {criterion.metric} in one run and not in the next.")
+    own = max(_metric_loss(old, again, lower_is_better=True), _metric_loss(old, again, lower_is_better=False))
+    if own > criterion.relative_loss:
+        return result.unverified(
+            f"The metric {criterion.metric} of the original differs from run to run ({old:.6g}, {again:.6g}), "
+            "by more than is allowed; fix the script's seeds."
+        )
+    if new is None:
+        return result.unverified(f"The variant printed no number for {criterion.metric}.")
+    if not math.isfinite(new):
+        return result.lost(None, f"The metric {criterion.metric} became {new}.")
+    loss = _metric_loss(old, new, lower_is_better=criterion.lower_is_better)
+    # Nothing can be said relative to zero: there, any step in the bad direction is too much.
+    kept = loss <= (criterion.relative_loss if old else 0.0)
+    return result.decided(kept, loss, f"the metric {criterion.metric} was {old:.6g} and is {new:.6g}")
+
+
+def _metric_loss(old: float, new: float, *, lower_is_better: bool) -> float:
+    """Loss in the bad direction (an improvement is negative), relative to `old`, or absolute where that is 0."""
+    worse = new - old if lower_is_better else old - new
+    return worse / abs(old) if old else worse
+
+
+# --- the loss curve -------------------------------------------------------------------------------------------------
+
+
+def _check_losses(criterion: Criterion, baseline: Run, control: Run, variant: Run) -> Accuracy:
+    """Compare mean losses over the common first steps, and over the last third of these.
+
+    Both directions count: equal seeds give equal curves, and a loss that falls faster than the original's shows another
+    training. A third of the steps carries about √3 times the noise, so it is allowed twice the difference.
+    """
+    result = _Result("loss curve", criterion.relative_loss)
+    steps = min(len(baseline.losses), len(control.losses), len(variant.losses))
+    old = baseline.losses[:steps]
+    if reason := _why_no_curve(baseline.losses, control.losses, variant.losses):
+        return result.unverified(reason)
+    own = _curve_differences(old, control.losses[:steps])
+    if not max(own) <= UNSTABLE_LOSS:
+        return result.unverified(
+            f"The loss of the original differs from run to run by {percent(max(own))}; fix the script's seeds."
+        )
+    result = replace(
+        result,
+        allowed=max(criterion.relative_loss, 2 * max(own)),
+        baseline_value=statistics.fmean(old),
+        value=_finite(statistics.fmean(variant.losses[:steps])),
+    )
+    if not all(map(math.isfinite, variant.losses[:steps])):
+        return result.lost(None, "The loss became NaN or infinite, which it does not in the original.")
+    if reason := _broken_outputs(variant.comparison):
+        return result.lost(None, reason)
+    whole, end = _curve_differences(old, variant.losses[:steps])
+    kept = whole <= result.allowed and end <= 2 * result.allowed
+    detail = (
+        f"over {count(steps, 'step')} the mean loss differs by {percent(whole)}, in the last third by {percent(end)}"
+    )
+    return result.decided(kept, max(whole, end / 2), detail)
+
+
+def _why_no_curve(old: Sequence[float], again: Sequence[float], new: Sequence[float]) -> str:
+    """Why these losses can show nothing, in words; empty when they can."""
+    for losses, whose in ((old, "original"), (again, "original's second run"), (new, "variant")):
+        if len(losses) < FEWEST_STEPS:
+            seen = count(len(losses), "loss", "losses")
+            return f"The {whose} showed {seen}; a curve needs at least {FEWEST_STEPS}."
+    if not all(map(math.isfinite, (*old, *again))):
+        return "The loss of the original is NaN or infinite."
+    if len(set(old)) == 1:
+        return "The loss of the original never changes, so that it proves nothing."
+    return ""
+
+
+def _curve_differences(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """Relative difference of the means over all steps and over the last third."""
+    last = len(old) - max(1, len(old) // 3)
+    return _mean_difference(old, new), _mean_difference(old[last:], new[last:])
+
+
+def _mean_difference(old: Sequence[float], new: Sequence[float]) -> float:
+    # Losses may be negative and cancel out (adversarial training), so their size is the scale.
+    scale = statistics.fmean(map(abs, old))
+    difference = abs(statistics.fmean(new) - statistics.fmean(old))
+    return difference / scale if scale else difference
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+
+def _check_outputs(
+    criterion: Criterion, safety: Safety, control: Comparison | None, variant: Comparison | None
+) -> Accuracy:
+    """Compare captured outputs, each kind by what it is used for; the worst kind counts.
+
+    - Tokens, labels, text: the share of entries that differ.
+    - Logits: the share of rows with another largest entry.
+    - Other floating-point outputs (embeddings, regressions): 1 - cosine similarity, which is e²/2 for a small relative
+      error e; this is the share of an embedding's direction that gets lost.
+
+    The relative error itself must stay below a bound, too, because a dozen rows that agree prove little by themselves.
+    """
+    result = _Result("agreement of outputs", criterion.relative_loss)
+    if reason := _why_no_evidence(control, "original's second run"):
+        return result.unverified(reason)
+    assert control is not None
+    result = replace(result, criterion=_kind_of(control))
+    own = _output_loss(control)
+    if own is None or own > criterion.relative_loss or _broken_outputs(control):
+        return result.unverified(_not_repeatable(control))
+    if not control.same_inputs:
+        return result.unverified("The original feeds its model other inputs in each run; fix the script's seeds.")
+    if reason := _broken_outputs(variant):
+        return result.lost(None, reason)
+    if reason := _why_no_evidence(variant, "variant"):
+        return result.unverified(reason)
+    assert variant is not None
+    return _judge_outputs(replace(result, criterion=_kind_of(variant)), safety, variant)
+
+
+def _judge_outputs(result: _Result, safety: Safety, variant: Comparison) -> Accuracy:
+    loss = _output_loss(variant)
+    if loss is None:
+        return result.unverified("The variant's outputs hold nothing that can be compared.")
+    bound = _error_bound(result.allowed, safety, variant)
+    error = variant.relative_error or 0.0
+    kept = loss <= result.allowed and error <= bound
+    detail = _describe(variant)
+    if not kept and error <= bound and _is_near_tie(result.allowed, variant):
+        detail += "; a single row with so small an error is a near tie"
+        return result.decided(True, error * error / 2, detail)
+    if not kept and not variant.same_inputs:
+        return result.unverified(
+            f"The variant's calls got other inputs than the original's ({detail}), so that single calls cannot be "
+            "compared; a metric (--metric) can."
+        )
+    if error > bound:
+        detail += f"; at most {percent(bound)} is allowed for the relative error"
+    return result.decided(kept, loss, detail)
+
+
+def _output_loss(comparison: Comparison) -> float | None:
+    """The largest loss over the kinds of outputs; None when there is nothing to compare, infinite for NaN."""
+    losses = []
+    if comparison.exact_agreement is not None:
+        losses.append(1.0 - comparison.exact_agreement)
+    if comparison.rows and comparison.top1_agreement is not None:
+        losses.append(1.0 - comparison.top1_agreement)
+    elif comparison.relative_error is not None:
+        losses.append(min(1.0, comparison.relative_error**2 / 2))
+    if any(math.isnan(loss) for loss in (*losses, comparison.relative_error or 0.0)):
+        return None
+    return max(losses, default=None)
+
+
+def _error_bound(allowed: float, safety: Safety, comparison: Comparison) -> float:
+    if safety is Safety.SAME_MATH:
+        return SAME_MATH_ERROR
+    return allowed * (MANY_ROWS_ERROR_FACTOR if comparison.rows * allowed >= 1 else ERROR_FACTOR)
+
+
+def _is_near_tie(allowed: float, comparison: Comparison) -> bool:
+    """Whether all that differs is one row among too few to resolve the allowed loss, by no more than rounding."""
+    if comparison.top1_agreement is None or comparison.rows * allowed >= 1 or not comparison.same_inputs:
+        return False
+    flipped = round(comparison.rows * (1 - comparison.top1_agreement))
+    exact = comparison.exact_agreement
+    error = comparison.relative_error
+    labels_agree = exact is None or 1 - exact <= allowed
+    return (
+        allowed > 0
+        and flipped == 1
+        and comparison.rows > 1
+        and labels_agree
+        and error is not None
+        and error <= TIE_ERROR
+    )
+
+
+def _kind_of(comparison: Comparison) -> str:
+    if comparison.rows and comparison.top1_agreement is not None:
+        return "top-1 agreement"
+    if comparison.relative_error is not None:
+        return "similarity of outputs"
+    return "equal outputs"
+
+
+def _describe(comparison: Comparison) -> str:
+    """What was seen, as the middle of a sentence."""
+    parts = []
+    if comparison.rows and comparison.top1_agreement is not None:
+        agreeing = round(comparison.rows * comparison.top1_agreement)
+        parts.append(f"{agreeing} of {count(comparison.rows, 'row')} have the same largest entry")
+    if comparison.exact_agreement is not None:
+        parts.append(f"{percent(comparison.exact_agreement)} of the labels or tokens are equal")
+    if comparison.relative_error is not None:
+        parts.append(f"the outputs differ by {percent(comparison.relative_error)}")
+    return ", ".join(parts)
+
+
+def _why_no_evidence(comparison: Comparison | None, whose: str) -> str:
+    if comparison is None or comparison.calls == 0:
+        return f"No outputs of the {whose} could be compared."
+    if comparison.degenerate:
+        return f"The outputs prove nothing: {comparison.degenerate}."
+    return ""
+
+
+def _broken_outputs(comparison: Comparison | None) -> str:
+    """What no tolerance excuses, in words."""
+    if comparison is None:
+        return ""
+    if comparison.not_finite:
+        return f"NaN or infinity came out of {count(comparison.not_finite, 'call')} where the original gives numbers."
+    if comparison.structure:
+        return f"The outputs have another structure: {comparison.structure}."
+    return ""
+
+
+def _not_repeatable(control: Comparison) -> str:
+    seen = _describe(control) or "their structure differs"
+    return f"The original's outputs differ from run to run ({seen}), so that nothing can be compared with them."
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What is known before the decision."""
+
+    criterion: str
+    allowed: float
+    baseline_value: float | None = None
+    value: float | None = None
+
+    def unverified(self, reason: str) -> Accuracy:
+        return self._accuracy(verified=False, kept=False, loss=None, reason=reason)
+
+    def lost(self, loss: float | None, reason: str) -> Accuracy:
+        return self._accuracy(verified=True, kept=False, loss=loss, reason=reason)
+
+    def decided(self, kept: bool, loss: float, detail: str) -> Accuracy:
+        ending = "." if kept else f"; a loss of at most {percent(self.allowed)} is allowed."
+        return self._accuracy(
+            verified=True, kept=kept, loss=max(0.0, loss), reason=detail[:1].upper() + detail[1:] + ending
+        )
+
+    def _accuracy(self, *, verified: bool, kept: bool, loss: float | None, reason: str) -> Accuracy:
+        return Accuracy(
+            criterion=self.criterion,
+            verified=verified,
+            kept=kept,
+            loss=loss,
+            allowed=self.allowed,
+            baseline_value=self.baseline_value,
+            value=self.value,
+            reason=reason,
+        )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

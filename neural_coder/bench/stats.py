@@ -1,0 +1,231 @@
+"""What raw samples of child processes say: time per call, speed-up with an interval, start-up, break-even.
+
+Pure functions without I/O. One process gives one figure (the median of its samples); intervals are formed over
+processes, because samples of one process share its memory layout, its threads and its luck.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from neural_coder.records import Interval, Run, SiteTiming, Task
+
+MINIMUM_ROUNDS = 2
+"""Fewer rounds give no interval of their own, only the assumption below."""
+ASSUMED_NOISE = 0.25
+"""With a single round nothing is known about the noise: the interval is this wide (relative) on both sides."""
+SMALLEST_NOISE = 0.005
+"""Processes that agree better than this do so by chance: even quiet machines lay out memory anew each time."""
+NEGLIGIBLE_SHARE = 0.01
+"""Sites with a smaller share of the time are left out, so that a rare call need not be reached in every run."""
+
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def task_of(run: Run) -> Task | None:
+    """What a run is measured by: its training steps where it has any, else its inference calls.
+
+    Returns:
+        None when it has samples of neither.
+    """
+    kinds = {timing.kind for timing in run.timings if timing.samples}
+    return "training" if "training" in kinds else "inference" if kinds else None
+
+
+def site_weights(run: Run, task: Task | None = None) -> Mapping[str, float]:
+    """How often each site is called, as a share of the most frequent one.
+
+    Formed once, from the baseline, and used for every variant: runs are stopped after enough samples, at other places.
+
+    Args:
+        run: A run of the baseline.
+        task: Sites to look at; None: those of `task_of(run)`.
+
+    Returns:
+        By site; sites that were never sampled or take under 1 % of the time are left out.
+    """
+    measured = _measured(run, task)
+    seconds = {timing.site: timing.calls * statistics.median(timing.samples) for timing in measured}
+    counted = [timing for timing in measured if seconds[timing.site] >= NEGLIGIBLE_SHARE * sum(seconds.values())]
+    most = max((timing.calls for timing in counted), default=0)
+    return {timing.site: timing.calls / most for timing in counted} if most else {}
+
+
+def seconds_per_call(run: Run, weights: Mapping[str, float] | None = None, task: Task | None = None) -> float | None:
+    """Seconds for one call of the most frequent site, with its share of the others.
+
+    Args:
+        run: One process.
+        weights: Of the sites, from `site_weights` of the baseline; None: the run's own.
+        task: Inference calls or training steps; None: `task_of(run)`.
+
+    Returns:
+        None when a site of `weights` was not measured.
+    """
+    return _weighted(run, weights, task, per_item=False)
+
+
+def seconds_per_item(run: Run, weights: Mapping[str, float] | None = None, task: Task | None = None) -> float | None:
+    """Seconds for one sample of data: like `seconds_per_call`, each call divided by the size of its batch.
+
+    Returns:
+        None when a site was not measured, or the size of its batches is unknown.
+    """
+    return _weighted(run, weights, task, per_item=True)
+
+
+def same_batches(baseline: Run, variant: Run, weights: Mapping[str, float]) -> bool:
+    """Whether one call handles as much data in both runs; if not, only times per item can be compared."""
+    theirs = {timing.site: _items(variant, timing) for timing in variant.timings}
+    return all(
+        theirs[timing.site] == _items(baseline, timing)
+        for timing in baseline.timings
+        if timing.site in weights and timing.site in theirs
+    )
+
+
+def speedup(baseline: Sequence[Run], variant: Sequence[Run], task: Task | None = None) -> Interval | None:
+    """How many times faster a variant is than the baseline, with a 95 % interval.
+
+    The i-th run of both make a round and share its noise, so the ratio is formed within the round. Rounds in which one
+    of them gave no figure are left out.
+
+    Args:
+        baseline: Runs of the original, one process each.
+        variant: Runs of the variant, in the same order.
+        task: Inference calls or training steps; None: what the baseline is measured by.
+
+    Returns:
+        None when no round gave a ratio.
+    """
+    first = next((run for run in baseline if run.ok and task_of(run)), None)
+    if first is None:
+        return None
+    task = task or task_of(first)
+    weights = site_weights(first, task)
+    pairs = [(old, new) for old, new in zip(baseline, variant, strict=False) if old.ok and new.ok]
+    seconds = seconds_per_call if all(same_batches(old, new, weights) for old, new in pairs) else seconds_per_item
+    times = [(seconds(old, weights, task), seconds(new, weights, task)) for old, new in pairs]
+    return interval([old / new for old, new in times if old and new])
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """The median of positive figures, one per process, and a 95 % interval.
+
+    Student's interval on the logarithms. The percentile bootstrap is too narrow for so few processes (T. C. Hesterberg,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015): with 3, 4, 5 and 7 rounds of
+    normal noise it held the truth in 74, 87, 93 and 87 % of 1500 simulated trials (bootstrap of the mean: 72 to 87 %),
+    Student's in 95 % each, and in 95 to 98 % with skewed noise or occasional outliers. Processes as the unit:
+    T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013.
+
+    Args:
+        values: One figure per process or round; figures that are not positive and finite are left out.
+
+    Returns:
+        None without figures. One figure: a bound by assumption (`ASSUMED_NOISE`), fit for a first look only.
+    """
+    usable = [value for value in values if value > 0 and math.isfinite(value)]
+    if not usable:
+        return None
+    middle = statistics.median(usable)
+    if len(usable) < MINIMUM_ROUNDS:
+        return Interval(median=middle, low=middle / (1 + ASSUMED_NOISE), high=middle * (1 + ASSUMED_NOISE))
+    logs = [math.log(value) for value in usable]
+    spread = max(statistics.stdev(logs), SMALLEST_NOISE)
+    half = _student(len(logs) - 1) * spread / math.sqrt(len(logs))
+    center = statistics.fmean(logs)
+    return Interval(
+        median=middle,
+        low=min(middle, math.exp(center - half)),
+        high=max(middle, _exp(center + half)),
+    )
+
+
+def startup_seconds(run: Run, task: Task | None = None) -> float | None:
+    """What the first calls took beyond a usual one: compilation, conversion, cold caches.
+
+    Returns:
+        Seconds over all warm-up calls of all measured sites; None when nothing was measured.
+    """
+    measured = _measured(run, task)
+    if not measured:
+        return None
+    usual = {timing.site: statistics.median(timing.samples) for timing in measured}
+    return sum(max(0.0, seconds - usual[timing.site]) for timing in measured for seconds in timing.warmup)
+
+
+def break_even_calls(startup: float, baseline_seconds: float, variant_seconds: float) -> int | None:
+    """Calls after which a variant has earned back what it costs at the start.
+
+    Args:
+        startup: Seconds that it costs beyond the baseline.
+        baseline_seconds: Time per call of the original.
+        variant_seconds: Time per call of the variant.
+
+    Returns:
+        0 when it costs nothing; None when it never earns it back.
+    """
+    if variant_seconds >= baseline_seconds:
+        return None
+    return max(0, math.ceil(startup / (baseline_seconds - variant_seconds)))
+
+
+def model_share(run: Run) -> float | None:
+    """Share of the script's loop that is spent inside the measured calls, from 0 to 1; None when that is unknown."""
+    if run.loop_seconds <= 0:
+        return None
+    return min(1.0, max(0.0, run.model_seconds / run.loop_seconds))
+
+
+def end_to_end_limit(share: float, factor: float = math.inf) -> float | None:
+    """How many times faster the whole loop becomes when only the model does (Amdahl's law).
+
+    Args:
+        share: The model's share of the loop.
+        factor: How many times faster the model becomes; infinite: what could be gained at best.
+
+    Returns:
+        None where there is no limit (the model is the whole loop and infinitely fast).
+    """
+    rest = 1.0 - share + share / factor
+    return 1.0 / rest if rest > 0 else None
+
+
+def _measured(run: Run, task: Task | None) -> list[SiteTiming]:
+    wanted = task or task_of(run)
+    return [timing for timing in run.timings if timing.kind == wanted and timing.samples]
+
+
+def _weighted(run: Run, weights: Mapping[str, float] | None, task: Task | None, *, per_item: bool) -> float | None:
+    if weights is None:
+        weights = site_weights(run, task)
+    by_site = {timing.site: timing for timing in _measured(run, task)}
+    total = 0.0
+    for site, weight in weights.items():
+        timing = by_site.get(site)
+        items = _items(run, timing) if timing is not None and per_item else 1
+        if timing is None or not items:
+            return None
+        total += weight * statistics.median(timing.samples) / items
+    return total if weights else None
+
+
+def _items(run: Run, timing: SiteTiming) -> int | None:
+    """Batch size of a site; where the last batch is a smaller one, the largest size seen is that of a usual batch."""
+    return timing.items or max(run.witness.batch_sizes, default=None)
+
+
+def _student(degrees: int) -> float:
+    """The 97.5 % quantile of Student's distribution."""
+    if degrees <= len(_STUDENT):
+        return _STUDENT[degrees - 1]
+    z = statistics.NormalDist().inv_cdf(0.975)
+    # Cornish-Fisher expansion, exact to three digits from ten degrees on (Abramowitz and Stegun, 26.7.5).
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def _exp(value: float) -> float:
+    """Two wildly different processes would overflow."""
+    return math.exp(min(value, 700.0))
