@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from neural_coder.edits import Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Task, Witness
+from neural_coder.records import Analysis, Call, LeftAlone, Model, Safety, Task, Witness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Transform(ABC):
     """Values that it takes (`NAME=VALUE`); a search tries each, and the first is the default."""
     hardware: ClassVar[str]
     """Where it helps, in words."""
+    promise: ClassVar[float] = 1.0
+    """A typical speed-up where it helps. It only decides which variants a search tries first."""
 
     CHANGES: ClassVar[list[Example]]
     LEAVES_ALONE: ClassVar[list[str]]
@@ -69,6 +71,11 @@ class Transform(ABC):
         """The engine that runs the model for this value."""
         return cls.backend
 
+    @classmethod
+    def leave(cls, line: int, reason: str) -> LeftAlone:
+        """Say why a site is left as it is."""
+        return LeftAlone(line=line, author=cls.name(), reason=reason)
+
     @abstractmethod
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Describe the edits for one file; yield `LeftAlone` for each site that is left as it is, and why.
@@ -86,3 +93,49 @@ class Transform(ABC):
             before: What was seen in the baseline.
             after: What was seen in the variant.
         """
+
+
+OCCUPIED = {
+    "accelerate": "is already handed to neural_coder.runtime",
+    "compile": "is already compiled by the script",
+    "data_parallel": "is spread over several devices by the script",
+    "jit": "is already TorchScript",
+    "quantized": "is already quantized",
+}
+"""Traits of a model that another engine cannot take over, in words."""
+REDUCED = {"bfloat16": "is already in bfloat16", "half": "is already in float16"}
+"""Traits of a model whose precision is already reduced, in words."""
+
+
+def traits_of(call: Call, facts: Analysis) -> frozenset[str]:
+    """What the script itself does with the model of a call; of all models that the name may stand for."""
+    named = [model.traits for model in facts.models if model.name == call.model]
+    return frozenset().union(*named)
+
+
+def why_not(model: Model, traits: Mapping[str, str]) -> str:
+    """Why nothing can be inserted behind a model, in words; empty when it can.
+
+    Args:
+        model: The model.
+        traits: What the script must not do with the model already, each in words.
+    """
+    if model.ready is None:
+        return model.why_not_ready or f"there is no place behind which {model.name} is ready"
+    found = [words for trait, words in sorted(traits.items()) if trait in model.traits]
+    return f"{model.name} {found[0]}" if found else ""
+
+
+def why_not_inference_only(model: Model, facts: Analysis) -> str:
+    """Why a model must stay trainable, in words; empty when the project only infers with it."""
+    if model.trained:
+        return f"{model.name} is trained"
+    unknown = any(forward.model is None for step in facts.steps for forward in step.forwards)
+    if unknown and not model.inferred:
+        return f"{model.name} may be the model that is trained at line {facts.steps[0].backward.line}"
+    return ""
+
+
+def why_not_accelerated(after: Witness) -> str:
+    """Why the runtime did not take over the model, in words, from what was seen in a variant."""
+    return f"the runtime ran the original model: {after.fallback or 'no call was eligible'}"

@@ -1,0 +1,15 @@
+"""The compiler that comes with PyTorch."""
+
+from __future__ import annotations
+
+from neural_coder.backend import Backend
+
+
+class Inductor(Backend):
+    """Compiles a model's operations into C++ kernels at its first calls; needs a C++ compiler such as g++ or clang++."""
+
+    name = "inductor"
+    title = "TorchInductor"
+    modules = ("torch",)
+    distribution = "torch"
+    needs_compiler = True

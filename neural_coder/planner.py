@@ -1,0 +1,152 @@
+"""Which variants there are: the combinations of features that the features' own declarations allow.
+
+Nothing here names a feature: slots, exclusions, implied features, order and engines are all declared by the transforms.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from neural_coder import registry
+from neural_coder.errors import UserError
+from neural_coder.patching import Authored
+from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Task
+from neural_coder.transform import Transform
+
+EAGER = "torch"
+"""The engine of features that need none of their own."""
+
+
+def plan_for(features: Sequence[Feature], task: Task) -> Plan:
+    """Make the variant that a list of features asks for.
+
+    Args:
+        features: What is wanted, in any order; a feature that takes values gets its default where none is given.
+        task: The kind of script: implied features come along where they can help it.
+
+    Returns:
+        The wanted features and those that they imply, in the order in which they apply.
+
+    Raises:
+        UserError: A feature or its value does not exist, or two features exclude each other; the message names both.
+    """
+    wanted = list(dict.fromkeys(_with_default(feature) for feature in features))
+    for one, other in itertools.combinations(wanted, 2):
+        if reason := _conflict(one, other):
+            raise UserError(f"{one} and {other} exclude each other: {reason}.")
+    complete = [*wanted, *_implied(wanted, task)]
+    engines = sorted({_backend(feature) for feature in complete} - {EAGER})
+    if len(engines) > 1:
+        names = " and ".join(str(feature) for feature in complete if _backend(feature) in engines)
+        raise UserError(f"{names} exclude each other: each brings an engine of its own.")
+    ordered = sorted(complete, key=lambda feature: (_kind(feature).order, feature.name))
+    return Plan(features=tuple(ordered), backend=engines[0] if engines else EAGER)
+
+
+def automatic_plans(
+    task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = ()
+) -> tuple[Plan, ...]:
+    """List the variants that a search tries: all combinations of automatic features and of their values.
+
+    Args:
+        task: The kind of script.
+        available: For each backend why it cannot be used here, in words; empty when it can.
+        always: Features that are part of every variant; combinations that they exclude are left out.
+
+    Returns:
+        The plans, the most promising first: by the product of what their features typically gain. Plans that cannot
+        be tried here are among them, and say why.
+    """
+    plans: dict[tuple[Feature, ...], Plan] = {}
+    for combination in itertools.product(*_choices(task)):
+        chosen = [*always, *(feature for feature in combination if feature is not None)]
+        if len(chosen) == len(always) or _any_conflict(chosen):
+            continue
+        plan = plan_for(chosen, task)
+        plans[plan.features] = replace(plan, skipped=available.get(plan.backend, ""))
+    return tuple(sorted(plans.values(), key=lambda plan: (-_promise(plan), len(plan.features), plan.id)))
+
+
+def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tuple[LeftAlone, ...]]:
+    """Ask the features of a plan for their edits of one file.
+
+    Args:
+        plan: The variant.
+        analysis: The facts on the original file; all features see the same.
+
+    Returns:
+        The edits, each with its author, and the sites that were left alone, each with the reason.
+    """
+    edits: list[Authored] = []
+    left: list[LeftAlone] = []
+    for feature in plan.features:
+        kind = _kind(feature)
+        for item in kind().edits(analysis, feature.value):
+            if isinstance(item, LeftAlone):
+                left.append(item)
+            else:
+                edits.append(Authored(author=kind.name(), order=kind.order, edit=item))
+    return tuple(edits), tuple(left)
+
+
+def _kind(feature: Feature) -> type[Transform]:
+    return registry.transform(feature.name)
+
+
+def _backend(feature: Feature) -> str:
+    return _kind(feature).backend_for(feature.value)
+
+
+def _with_default(feature: Feature) -> Feature:
+    """The feature with its canonical name, and with a value where it takes one of several."""
+    kind = _kind(feature)
+    value = kind.values[0] if feature.value is None and kind.values else feature.value
+    if problem := kind.check_value(value):
+        raise UserError(f"{feature}: {problem}.")
+    return Feature(name=kind.name(), value=value)
+
+
+def _conflict(one: Feature, other: Feature) -> str:
+    """Why two features exclude each other, in words; empty when they do not."""
+    first, second = _kind(one), _kind(other)
+    if first.slot == second.slot:
+        return f"both decide the {first.slot.replace('_', ' ')}"
+    if second.name() in first.excludes or first.name() in second.excludes:
+        return "they cannot work on one model together"
+    return ""
+
+
+def _any_conflict(features: Sequence[Feature]) -> bool:
+    distinct = dict.fromkeys(_with_default(feature) for feature in features)
+    return any(_conflict(one, other) for one, other in itertools.combinations(distinct, 2))
+
+
+def _implied(wanted: Sequence[Feature], task: Task) -> list[Feature]:
+    """What the wanted features bring along, also at second hand; what does not fit what was asked for stays out."""
+    found: list[Feature] = []
+    queue = list(wanted)
+    while queue:
+        for name in _kind(queue.pop(0)).implies:
+            implied = _with_default(Feature(name=name))
+            fits = not any(implied == known or _conflict(implied, known) for known in (*wanted, *found))
+            if fits and task in _kind(implied).tasks:
+                found.append(implied)
+                queue.append(implied)
+    return found
+
+
+def _choices(task: Task) -> list[list[Feature | None]]:
+    """For each slot the automatic features that may fill it, with each of their values; None leaves it empty."""
+    slots: dict[str, list[Feature | None]] = {}
+    for name, kind in registry.transforms().items():
+        if kind.automatic and task in kind.tasks:
+            values: Sequence[str | None] = kind.values or (None,)
+            slots.setdefault(kind.slot, [None]).extend(Feature(name=name, value=value) for value in values)
+    return list(slots.values())
+
+
+def _promise(plan: Plan) -> float:
+    return math.prod(_kind(feature).promise for feature in plan.features)

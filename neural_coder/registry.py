@@ -1,0 +1,92 @@
+"""Finds the transforms and backends: one per file in `transforms/` and `backends/`, no list of them anywhere."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import TypeVar
+
+import neural_coder.backends
+import neural_coder.transforms
+from neural_coder.backend import Backend
+from neural_coder.errors import InternalError, UserError
+from neural_coder.records import Feature
+from neural_coder.transform import Transform
+
+T = TypeVar("T")
+
+
+@functools.cache
+def transforms() -> Mapping[str, type[Transform]]:
+    """All features by name, in alphabetical order.
+
+    Raises:
+        InternalError: A module does not define exactly one transform.
+    """
+    found = {kind.name(): kind for kind in _discover(neural_coder.transforms, Transform)}
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+@functools.cache
+def backends() -> Mapping[str, type[Backend]]:
+    """All engines by name, in alphabetical order.
+
+    Raises:
+        InternalError: A module does not define exactly one backend, or two have the same name.
+    """
+    found: dict[str, type[Backend]] = {}
+    for kind in _discover(neural_coder.backends, Backend):
+        if kind.name in found:
+            raise InternalError(f"{kind.__module__} and {found[kind.name].__module__} are both called {kind.name!r}.")
+        found[kind.name] = kind
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def transform(name: str) -> type[Transform]:
+    """Look a feature up by its name; `channels-last` is as good as `channels_last`.
+
+    Raises:
+        UserError: There is no such feature; the message names those that it may have meant.
+    """
+    wanted = name.strip().replace("-", "_")
+    if wanted in transforms():
+        return transforms()[wanted]
+    near = difflib.get_close_matches(wanted, transforms(), cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}" if near else f"there are: {', '.join(transforms())}"
+    raise UserError(f"There is no feature called {name!r}; {hint}?" if near else f"No feature {name!r}; {hint}.")
+
+
+def parse_feature(text: str) -> Feature:
+    """Read a feature as people write it: `bf16`, `channels-last`, `batch_size=32`.
+
+    Raises:
+        UserError: There is no such feature, or it does not take that value.
+    """
+    name, separator, value = text.partition("=")
+    kind = transform(name)
+    feature = Feature(name=kind.name(), value=value.strip() if separator else None)
+    if problem := kind.check_value(feature.value):
+        raise UserError(f"{text.strip()}: {problem}.")
+    return feature
+
+
+def _discover(package: ModuleType, base: type[T]) -> list[type[T]]:
+    """The one subclass of `base` in each module of a package."""
+    kinds = []
+    for module in pkgutil.iter_modules(package.__path__):
+        loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+        own = [
+            kind
+            for kind in vars(loaded).values()
+            if inspect.isclass(kind) and issubclass(kind, base) and kind.__module__ == loaded.__name__
+        ]
+        if len(own) != 1:
+            found = ", ".join(kind.__name__ for kind in own) or "none"
+            raise InternalError(f"{loaded.__name__} must define exactly one {base.__name__}; it has {found}.")
+        kinds += own
+    return kinds

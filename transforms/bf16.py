@@ -1,0 +1,123 @@
+"""Autocast runs matrix products and convolutions in bfloat16 and keeps the rest in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from neural_coder.edits import Edit, Wrap
+from neural_coder.records import Analysis, Call, LeftAlone, Safety, TrainingStep, Witness
+from neural_coder.transform import OCCUPIED, REDUCED, Example, Transform, traits_of
+
+ITEM = 'torch.autocast("cpu", dtype=torch.bfloat16)'
+HANDLED = REDUCED | {trait: OCCUPIED[trait] for trait in ("accelerate", "jit", "quantized")}
+
+
+class Bf16(Transform):
+    """Run models under `torch.autocast` in bfloat16: the forward in inference, forward and loss in training.
+
+    Helps on CPUs with bfloat16 instructions (AMX, AVX512_BF16, Arm BF16), where linear layers and convolutions run up
+    to four times as fast; on CPUs without them it is slower than float32. Weights stay in float32 and are cast on each
+    call; `bf16_weights` saves that where a model is only used for inference.
+
+    Results differ by around one per cent, because bfloat16 keeps 8 significant bits. Outputs become bfloat16, which
+    NumPy does not know: calls whose results go there are left alone. The context is one for the CPU: where the script
+    itself moves its model to a GPU, it has no effect and does no harm. The backward pass stays outside, as PyTorch asks.
+
+    Source: https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
+    """
+
+    safety = Safety.CLOSE
+    tasks = frozenset({"inference", "training"})
+    slot = "precision"
+    order = 30
+    implies = ("inference_mode",)
+    hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
+    promise = 1.6
+
+    LEAVES_ALONE = [
+        'import torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.autocast("cpu", dtype=torch.bfloat16):\n'
+        "    out = model(torch.zeros(1, 3))\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.no_grad():\n"
+        "    out = model(torch.zeros(1, 3)).numpy()\n",
+        "import numpy as np\nimport torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.no_grad():\n"
+        "    out = model(torch.zeros(1, 3))\n    top = np.argmax(out)\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 8).to(torch.bfloat16)\n"
+        "out = model(torch.zeros(1, 3, dtype=torch.bfloat16))\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "scaler = torch.cuda.amp.GradScaler()\nfor _ in range(3):\n    optimizer.zero_grad()\n"
+        "    with torch.cuda.amp.autocast():\n        loss = model(torch.ones(2, 3)).sum()\n"
+        "    scaler.scale(loss).backward()\n    scaler.step(optimizer)\n    scaler.update()\n",
+        "import torch\n\ncriterion = torch.nn.CrossEntropyLoss()\n"
+        "loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))\n",
+    ]
+    CHANGES = [
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
+            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
+            'with torch.autocast("cpu", dtype=torch.bfloat16):\n    out = model(torch.zeros(1, 3))\n',
+        ),
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
+            "    out = model(torch.zeros(1, 3))\n    print(out.argmax())\n",
+            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
+            '    with torch.autocast("cpu", dtype=torch.bfloat16):\n        out = model(torch.zeros(1, 3))\n'
+            "    print(out.argmax())\n",
+        ),
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
+            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
+            "    optimizer.zero_grad()\n    out = model(torch.ones(2, 3))\n    loss = out.sum()\n    loss.backward()\n"
+            "    optimizer.step()\n",
+            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
+            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
+            '    optimizer.zero_grad()\n    with torch.autocast("cpu", dtype=torch.bfloat16):\n'
+            "        out = model(torch.ones(2, 3))\n        loss = out.sum()\n    loss.backward()\n"
+            "    optimizer.step()\n",
+        ),
+    ]
+
+    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
+        """Wrap each inference call, and the forward and loss of each training step."""
+        ranges = [step.forward_and_loss for step in facts.steps if step.forward_and_loss]
+        for step in facts.steps:
+            reason = self._why_not_step(step, facts)
+            if reason or step.forward_and_loss is None:
+                yield self.leave(step.backward.line, reason)
+            else:
+                yield Wrap(at=step.forward_and_loss, item=ITEM, reason="forward and loss run in bfloat16")
+        for call in facts.inference:
+            if any(around.contains(call.statement) for around in ranges):
+                continue
+            if reason := self._why_not_call(call, facts):
+                yield self.leave(call.line, reason)
+            else:
+                yield Wrap(at=call.statement, item=ITEM, reason=f"{call.callee}() runs in bfloat16")
+
+    @staticmethod
+    def _why_not_step(step: TrainingStep, facts: Analysis) -> str:
+        if step.autocast:
+            return "the step already runs under autocast"
+        if any(use.kind == "grad_scaler" for use in facts.devices):
+            return "the script scales its loss for float16"
+        if any(forward.reaches_numpy for forward in step.forwards):
+            return "its result goes to NumPy, which has no bfloat16"
+        if step.forward_and_loss is None:
+            return step.why_not or "its forward and loss are not in one block"
+        return ""
+
+    @staticmethod
+    def _why_not_call(call: Call, facts: Analysis) -> str:
+        if call.autocast:
+            return "it already runs under autocast"
+        if call.feeds_training:
+            return "its result is used in training and keeps full precision"
+        if call.reaches_numpy:
+            return "its result goes to NumPy, which has no bfloat16; bf16_weights gives float32 results"
+        found = [words for trait, words in sorted(HANDLED.items()) if trait in traits_of(call, facts)]
+        if found:
+            return f"{call.model} {found[0]}"
+        return "" if call.wrappable else call.why_not_wrappable or "no `with` block can be put around it"
+
+    def no_effect(self, before: Witness, after: Witness) -> str:
+        """It took effect when bfloat16 autocast was active at the measured calls."""
+        return "" if after.autocast == "bfloat16" else "no bfloat16 autocast was active at the measured calls"

@@ -1,0 +1,102 @@
+"""Inductor compiles a model's operations into C++ kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from neural_coder.edits import Accelerate, Edit, InsertAfter
+from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
+from neural_coder.transform import (
+    OCCUPIED,
+    Example,
+    Transform,
+    why_not,
+    why_not_accelerated,
+    why_not_inference_only,
+)
+
+
+class Compile(Transform):
+    """Compile the model in place with Inductor; with frozen weights where it is only used for inference.
+
+    Helps most models whose inputs keep their shape, and more so together with bfloat16. `Module.compile()` keeps the
+    object, the names of its weights and methods such as `generate()`. Freezing folds the weights into the compiled
+    code; it needs gradients to be off, and models that are trained are compiled without it.
+
+    The arithmetic stays the same, up to rounding. Needs a C++ compiler; compiling takes seconds to minutes at the first
+    calls, and again when shapes change. After freezing, later changes of the weights go unnoticed. A class that defines a
+    `compile` method of its own would be asked to run that one: use `torch.compile` by hand there.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.compile
+    """
+
+    safety = Safety.SAME_MATH
+    tasks = frozenset({"inference", "training"})
+    slot = "engine"
+    order = 70
+    backend = "inductor"
+    implies = ("inference_mode",)
+    hardware = "CPUs with AVX2, AVX-512 or NEON and a C++ compiler; GPUs with Triton"
+    promise = 1.3
+
+    LEAVES_ALONE = [
+        "import torch\n\nmodel = torch.compile(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.compile()\nout = model(torch.zeros(1, 3))\n",
+        "import torch\n\nmodel = torch.jit.script(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
+        "import re\n\nmodel = re.compile('x+')\nprint(model.match('xx'))\n",
+        "import torch\n\ncriterion = torch.nn.MSELoss()\nloss = criterion(torch.zeros(3), torch.zeros(3))\n",
+    ]
+    CHANGES = [
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
+            "    out = model(torch.zeros(1, 3))\n",
+            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
+            'model.compile(options={"freezing": True})\nwith torch.no_grad():\n'
+            "    out = model(torch.zeros(1, 3))\n",
+        ),
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
+            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
+            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
+            "    optimizer.step()\n",
+            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\nmodel.compile()\n"
+            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
+            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
+            "    optimizer.step()\n",
+        ),
+        Example(
+            before="from transformers import pipeline\n\nclassify = pipeline('text-classification')\n"
+            "print(classify('well done'))\n",
+            after="from transformers import pipeline\nimport neural_coder.runtime\n\n"
+            "classify = pipeline('text-classification')\n"
+            "classify = neural_coder.runtime.accelerate(classify, engine='inductor')\nprint(classify('well done'))\n",
+        ),
+    ]
+
+    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
+        """Compile each model where it is ready."""
+        for model in facts.models:
+            reason = why_not(model, OCCUPIED)
+            if reason or model.ready is None:
+                yield self.leave(model.line, reason)
+            elif self._may_freeze(model, facts):
+                alone = f'{model.name}.compile(options={{"freezing": True}})' if model.kind == "module" else ""
+                words = f"{model.name} is compiled with frozen weights"
+                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="inductor", alone=alone)
+            elif model.kind == "module":
+                words = f"{model.name} is compiled and stays trainable"
+                yield InsertAfter(at=model.ready, code=f"{model.name}.compile()", reason=words, imports=())
+            else:
+                yield self.leave(model.line, f"{model.name} is a pipeline in a script that trains")
+
+    @staticmethod
+    def _may_freeze(model: Model, facts: Analysis) -> bool:
+        """Whether nothing changes the weights: frozen code would go on using the old ones."""
+        trains = bool(facts.training or facts.steps)
+        return not why_not_inference_only(model, facts) and (model.inferred or not trains)
+
+    def no_effect(self, before: Witness, after: Witness) -> str:
+        """It took effect when a graph was compiled."""
+        if after.graphs_compiled:
+            return ""
+        return why_not_accelerated(after) if after.fallback else "no graph was compiled"

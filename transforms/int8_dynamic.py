@@ -1,0 +1,108 @@
+"""Linear and recurrent layers can multiply in 8-bit integers, with scales found during each call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from neural_coder.edits import Accelerate, Edit
+from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
+from neural_coder.transform import (
+    OCCUPIED,
+    REDUCED,
+    Example,
+    Transform,
+    why_not,
+    why_not_accelerated,
+    why_not_inference_only,
+)
+
+QUANTIZABLE = {
+    "torch": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"}),
+    "torchao": frozenset({"Linear"}),
+}
+
+
+class Int8Dynamic(Transform):
+    """Quantize linear and recurrent layers of an inference model to int8; activations are quantized on the fly.
+
+    Helps transformers and recurrent networks on CPUs with 8-bit dot products (AVX512_VNNI, AMX, Arm dot product).
+    `int8_dynamic=torch` uses PyTorch's own quantized layers; `int8_dynamic=torchao` uses torchao and compiles the model
+    with Inductor. Which one is faster differs by machine and model. Convolutions are not quantized.
+
+    The answers change, by how much depends on the model: they must be measured. Needs no calibration data. Models that
+    are trained, and models without such layers, are left alone.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html
+    Source: https://docs.pytorch.org/ao/stable/api_reference/api_ref_quantization.html
+    """
+
+    safety = Safety.LOSSY
+    tasks = frozenset({"inference"})
+    slot = "precision"
+    order = 55
+    implies = ("inference_mode",)
+    # Its value decides the engine, and quantized layers know no memory format.
+    excludes = frozenset({"compile", "torchscript", "channels_last"})
+    values = ("torch", "torchao")
+    hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
+    promise = 3.0
+
+    LEAVES_ALONE = [
+        "import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\nout = model(torch.zeros(1, 3, 9, 9))\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 8).half()\nout = model(torch.zeros(1, 3).half())\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
+        "    optimizer.step()\n",
+        "import torch\n\nmodel = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(3, 8)))\n"
+        "out = model(torch.zeros(1, 3))\n",
+        "from mylib import Linear\n\nmodel = Linear(3, 8)\nprint(model)\n",
+    ]
+    CHANGES = [
+        Example(
+            before="import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\nmodel.eval()\n"
+            "out = model(torch.zeros(1, 3))\n",
+            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\n"
+            "model.eval()\n"
+            'model = neural_coder.runtime.accelerate(model, engine="torch", precision="int8_dynamic")\n'
+            "out = model(torch.zeros(1, 3))\n",
+        ),
+        Example(
+            value="torchao",
+            before="import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\nmodel.eval()\n"
+            "out = model(torch.zeros(1, 3))\n",
+            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\n"
+            "model.eval()\n"
+            'model = neural_coder.runtime.accelerate(model, engine="torchao", precision="int8_dynamic")\n'
+            "out = model(torch.zeros(1, 3))\n",
+        ),
+    ]
+
+    @classmethod
+    def backend_for(cls, value: str | None) -> str:
+        """PyTorch itself, or torchao."""
+        return value or cls.values[0]
+
+    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
+        """Hand each inference model that may hold layers of these kinds to the runtime."""
+        engine = self.backend_for(value)
+        for model in facts.models:
+            reason = self._why_not(model, facts, engine)
+            if reason or model.ready is None:
+                yield self.leave(model.line, reason)
+            else:
+                words = f"{model.name} multiplies in 8-bit integers"
+                yield Accelerate(
+                    at=model.ready, name=model.name, reason=words, engine=engine, precision="int8_dynamic"
+                )
+
+    @staticmethod
+    def _why_not(model: Model, facts: Analysis, engine: str) -> str:
+        if reason := why_not_inference_only(model, facts):
+            return reason
+        if model.layers is not None and not model.layers & QUANTIZABLE[engine]:
+            return f"{model.name} has no layers that {engine} quantizes dynamically"
+        return why_not(model, OCCUPIED | REDUCED)
+
+    def no_effect(self, before: Witness, after: Witness) -> str:
+        """It took effect when the runtime ran the model in int8."""
+        return "" if after.accelerated.endswith("/int8_dynamic") else why_not_accelerated(after)

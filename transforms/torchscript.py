@@ -1,0 +1,79 @@
+"""TorchScript records a model's operations once and runs them without Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from neural_coder.edits import Accelerate, Edit
+from neural_coder.records import Analysis, LeftAlone, Safety, Witness
+from neural_coder.transform import (
+    OCCUPIED,
+    Example,
+    Transform,
+    why_not,
+    why_not_accelerated,
+    why_not_inference_only,
+)
+
+
+class Torchscript(Transform):
+    """Trace an inference model into TorchScript, freeze it, and run that.
+
+    Helps small models, where Python takes a visible part of a call, and convolutional ones, whose batch normalizations
+    are folded into the convolutions. Unlike `compile` it needs no C++ compiler and starts in about a second.
+
+    The arithmetic stays the same. Tracing follows the branches that the example input took: the runtime checks the
+    traced model against the original and runs the original for inputs of other kinds. TorchScript is no longer developed
+    further by PyTorch. Models that are trained are left alone.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.jit.optimize_for_inference.html
+    """
+
+    safety = Safety.SAME_MATH
+    tasks = frozenset({"inference"})
+    slot = "engine"
+    order = 60
+    backend = "torchscript"
+    implies = ("inference_mode",)
+    # Autocast around a trace is baked into it only in part; bf16_weights is the way to bfloat16 here.
+    excludes = frozenset({"bf16"})
+    hardware = "any CPU"
+    promise = 1.15
+
+    LEAVES_ALONE = [
+        "import torch\n\nmodel = torch.jit.script(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
+        "import torch\n\nmodel = torch.compile(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
+        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
+        "    optimizer.step()\n",
+        "import torch\n\ncriterion = torch.nn.MSELoss()\nloss = criterion(torch.zeros(3), torch.zeros(3))\n",
+    ]
+    CHANGES = [
+        Example(
+            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
+            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
+            'model = neural_coder.runtime.accelerate(model, engine="torchscript")\nout = model(torch.zeros(1, 3))\n',
+        ),
+        Example(
+            before="import torch\n\n\ndef main():\n    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()\n"
+            "    with torch.no_grad():\n        print(net(torch.zeros(1, 3)))\n\n\nmain()\n",
+            after="import torch\nimport neural_coder.runtime\n\n\ndef main():\n"
+            "    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()\n"
+            '    net = neural_coder.runtime.accelerate(net, engine="torchscript")\n'
+            "    with torch.no_grad():\n        print(net(torch.zeros(1, 3)))\n\n\nmain()\n",
+        ),
+    ]
+
+    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
+        """Hand each model that is only used for inference to the runtime."""
+        for model in facts.models:
+            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED)
+            if reason or model.ready is None:
+                yield self.leave(model.line, reason)
+            else:
+                words = f"{model.name} runs as frozen TorchScript"
+                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="torchscript")
+
+    def no_effect(self, before: Witness, after: Witness) -> str:
+        """It took effect when the runtime ran the model as TorchScript."""
+        return "" if after.accelerated.startswith("torchscript/") else why_not_accelerated(after)
