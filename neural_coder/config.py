@@ -1,0 +1,252 @@
+"""Settings from `[tool.neural_coder]` of the nearest pyproject.toml, and the parsers for their values.
+
+Read once, then passed down. What is given on the command line or to `enable` goes before it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from neural_coder.errors import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+TABLE = "neural_coder"
+
+_DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?:in)?)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a project has settled for itself."""
+
+    features: Literal["auto"] | tuple[str, ...] = "auto"
+    """Features to try together, as on the command line; `auto` searches."""
+    accuracy: float = 0.01
+    """Largest relative loss that is allowed."""
+    metric_name: str = ""
+    metric_pattern: str = ""
+    """The user's metric, from `metric = "NAME=REGEX"`; both are empty without one."""
+    lower_is_better: bool = False
+    budget: float = 600.0
+    """Seconds for the whole search."""
+    timeout: float = 300.0
+    """Seconds for one run of the script."""
+    exclude: tuple[str, ...] = ()
+    """Globs, relative to the folder of pyproject.toml, of files that `patch` and `analyze` pass over in folders."""
+    python: Path | None = None
+    """Interpreter that runs the script."""
+    path: Path | None = None
+    """The pyproject.toml that this comes from; None when no such file has the table."""
+
+
+def load(start: Path) -> Config:
+    """Read the settings of the project that a file or folder belongs to.
+
+    Args:
+        start: A file or folder; its parents are searched for the nearest pyproject.toml.
+
+    Returns:
+        The defaults where there is no such file or it has no `[tool.neural_coder]`.
+
+    Raises:
+        UserError: The file cannot be read, a key is unknown, or a value makes no sense.
+    """
+    path = _nearest(start)
+    if path is None:
+        return Config()
+    table = _table(path)
+    if table is None:
+        return Config()
+    settings: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in _SETTINGS:
+            raise UserError(f"{path}: [tool.{TABLE}] has no setting {key!r}{_suggestion(key)}.")
+        try:
+            settings.update(_SETTINGS[key](value, path.parent))
+        except UserError as error:
+            raise UserError(f"{path}: {key} of [tool.{TABLE}]: {error}") from None
+    return Config(path=path, **settings)  # type: ignore[arg-type]
+
+
+def parse_duration(text: str | float) -> float:
+    """Read a time such as `10m`, `90s`, `1h30m` or `600` (seconds).
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UserError: It is no time, or not more than zero.
+    """
+    wrong = UserError(f"{text!r} is not a length of time; write 90s, 10m, 1h30m, or a number of seconds.")
+    if isinstance(text, str):
+        found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+        if found is None:
+            raise wrong
+        parts = [float(found[unit] or 0) * factor for unit, factor in (("h", 3600), ("m", 60), ("s", 1))]
+        seconds = sum(parts)
+    elif isinstance(text, bool):
+        raise wrong
+    else:
+        seconds = float(text)
+    if not (0 < seconds < math.inf):
+        raise wrong
+    return seconds
+
+
+def parse_accuracy(text: str | float) -> float:
+    """Read a relative loss such as `1%` or `0.01`.
+
+    Returns:
+        The loss as a fraction: 0.01 for one per cent.
+
+    Raises:
+        UserError: It is no such number, negative, or 100 % and more (`1` would be that; `1%` is probably meant).
+    """
+    wrong = UserError(f"{text!r} is not a relative loss; write 1% or 0.01 (at least 0, less than 100%).")
+    if isinstance(text, bool):
+        raise wrong
+    number, scale = (text.strip()[:-1], 0.01) if isinstance(text, str) and text.strip().endswith("%") else (text, 1.0)
+    try:
+        value = round(float(number) * scale, 12)
+    except ValueError:
+        raise wrong from None
+    if not 0 <= value < 1:
+        raise wrong
+    return value
+
+
+def parse_metric(text: str) -> tuple[str, str]:
+    """Read a metric such as `acc=accuracy: ([0-9.]+)`.
+
+    Returns:
+        Its name, and the regular expression whose first group is the value.
+
+    Raises:
+        UserError: The name or the group is missing, or the pattern is no regular expression.
+    """
+    name, equals, pattern = text.partition("=")
+    name = name.strip()
+    if not equals or not re.fullmatch(r"[\w.@/ -]+", name) or not pattern.strip():
+        raise UserError(f"{text!r} is not a metric; write NAME=REGEX, for example 'acc=accuracy: ([0-9.]+)'.")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"The metric's pattern {pattern!r} is no regular expression: {error}. "
+            "Characters such as ( [ . + * stand for themselves behind a backslash."
+        ) from None
+    if compiled.groups < 1:
+        raise UserError(
+            f"The metric's pattern {pattern!r} does not say which part is the number; "
+            f"put that into parentheses: '{name}={pattern.rstrip()} ([0-9.]+)'."
+        )
+    return name, pattern
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def _nearest(start: Path) -> Path | None:
+    start = start.resolve()
+    return next(
+        (file for folder in (start, *start.parents) if (file := folder / "pyproject.toml").is_file()),
+        None,
+    )
+
+
+def _table(path: Path) -> Mapping[str, object] | None:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    tool = data.get("tool", {})
+    if isinstance(tool, Mapping) and "neural-coder" in tool:
+        raise UserError(f"{path}: the table is written [tool.{TABLE}], with an underscore.")
+    table = tool.get(TABLE) if isinstance(tool, Mapping) else None
+    if table is not None and not isinstance(table, Mapping):
+        raise UserError(f"{path}: {TABLE} under [tool] must be a table: [tool.{TABLE}].")
+    return table
+
+
+def _suggestion(key: str) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), _SETTINGS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(_SETTINGS))}"
+
+
+def _features(value: object, _: Path) -> dict[str, object]:
+    if value == "auto":
+        return {"features": "auto"}
+    names = value.split(",") if isinstance(value, str) else _strings(value, 'a list of names, or "auto"')
+    return {"features": tuple(name.strip() for name in names if name.strip())}
+
+
+def _accuracy(value: object, _: Path) -> dict[str, object]:
+    return {"accuracy": parse_accuracy(_text_or_number(value))}
+
+
+def _metric(value: object, _: Path) -> dict[str, object]:
+    if not isinstance(value, str):
+        raise UserError(f"{value!r} is not a text; write NAME=REGEX between single quotes.")
+    name, pattern = parse_metric(value)
+    return {"metric_name": name, "metric_pattern": pattern}
+
+
+def _lower_is_better(value: object, _: Path) -> dict[str, object]:
+    if not isinstance(value, bool):
+        raise UserError(f"{value!r} is neither true nor false.")
+    return {"lower_is_better": value}
+
+
+def _budget(value: object, _: Path) -> dict[str, object]:
+    return {"budget": parse_duration(_text_or_number(value))}
+
+
+def _timeout(value: object, _: Path) -> dict[str, object]:
+    return {"timeout": parse_duration(_text_or_number(value))}
+
+
+def _exclude(value: object, _: Path) -> dict[str, object]:
+    return {"exclude": tuple(_strings(value, "a list of patterns"))}
+
+
+def _python(value: object, folder: Path) -> dict[str, object]:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{value!r} is not the path of an interpreter.")
+    return {"python": folder / Path(value).expanduser()}
+
+
+def _text_or_number(value: object) -> str | float:
+    if isinstance(value, str | int | float):
+        return value
+    raise UserError(f"{value!r} is neither a text nor a number.")
+
+
+def _strings(value: object, wanted: str) -> list[str]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    raise UserError(f"{value!r} is not {wanted}.")
+
+
+_SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
+    "features": _features,
+    "accuracy": _accuracy,
+    "metric": _metric,
+    "lower_is_better": _lower_is_better,
+    "budget": _budget,
+    "timeout": _timeout,
+    "exclude": _exclude,
+    "python": _python,
+}
