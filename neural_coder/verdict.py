@@ -64,6 +64,26 @@ def choose(verdicts: Iterable[Verdict]) -> Verdict | None:
     return min(candidates, key=_rank, default=None)
 
 
+def conclusion(chosen: Verdict | None, verdicts: Sequence[Verdict]) -> str:
+    """The end of a search in one or two sentences: which variant, and why; or why the script should stay as it is."""
+    if chosen is not None:
+        others = sum(verdict.status == "faster" for verdict in verdicts) - 1
+        why = f" {count(others, 'other variant')} also came out faster." if others > 0 else ""
+        return f"Use {chosen.plan.id}: {chosen.reason}{why}"
+    tried = [verdict for verdict in verdicts if verdict.status != "skipped"]
+    if not tried:
+        return "Keep your script: there was nothing to try."
+    doubtful = [verdict.plan.id for verdict in tried if verdict.status == "unverified" and _looks_faster(verdict)]
+    if doubtful:
+        names = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
+        return f"Keep your script: nothing is surely faster. Not verified, though it looked faster: {names}."
+    return f"Keep your script: nothing is faster ({count(len(tried), 'variant')} tried)."
+
+
+def _looks_faster(verdict: Verdict) -> bool:
+    return verdict.speedup is not None and verdict.speedup.low > 1.0
+
+
 def _rank(verdict: Verdict) -> tuple[float, int, str]:
     assert verdict.speedup is not None
     return -verdict.speedup.low, len(verdict.plan.features), verdict.plan.id

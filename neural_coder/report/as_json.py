@@ -1,0 +1,280 @@
+"""From records to plain data, and to strict JSON (schema 1): no NaN, no infinity, no lone surrogates."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neural_coder.bench import stats
+from neural_coder.records import (
+    SCHEMA_VERSION,
+    Accuracy,
+    Analysis,
+    Call,
+    Criterion,
+    DataLoader,
+    DeviceUse,
+    Evidence,
+    Interval,
+    Model,
+    Optimizer,
+    Run,
+    TrainingCall,
+    Verdict,
+)
+from neural_coder.report.model import Report
+from neural_coder.verdict import conclusion
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def to_json(report: Report) -> str:
+    """The whole report as JSON text."""
+    return dumps(to_dict(report))
+
+
+def dumps(data: Mapping[str, Any]) -> str:
+    """Plain data as strict JSON text; figures that are no numbers become null."""
+    return json.dumps(_strict(data), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """The whole report as plain data."""
+    best = next((verdict for verdict in report.verdicts if verdict.plan.id == report.chosen), None)
+    data = {
+        "schema": SCHEMA_VERSION,
+        "script": report.script,
+        "args": list(report.args),
+        "machine": report.machine,
+        "versions": report.versions,
+        "criterion": _criterion(report.criterion),
+        "sites": _sites(report),
+        "baseline": _baseline(report.baseline),
+        "variants": [_variant(verdict, report.reproduce) for verdict in report.verdicts],
+        "chosen": report.chosen,
+        "conclusion": conclusion(best, report.verdicts),
+        "confirmed": None if report.confirmed is None else {"speedup": _interval(report.confirmed)},
+        "notes": list(report.notes),
+        "seconds": report.seconds,
+        **_diff(report.diff),
+    }
+    plain: dict[str, Any] = _strict(data)
+    return plain
+
+
+def analysis_json(analyses: Sequence[Analysis], root: Path) -> dict[str, Any]:
+    """The sites of files as plain data.
+
+    Args:
+        analyses: One for each file.
+        root: Paths inside this folder are shown relative to it, with forward slashes.
+    """
+    files: dict[str, Any] = _strict(
+        {"schema": SCHEMA_VERSION, "files": [_file(analysis, root) for analysis in analyses]}
+    )
+    return files
+
+
+# --- parts of a report ----------------------------------------------------------------------------------------------
+
+
+def _baseline(runs: Sequence[Run]) -> dict[str, Any]:
+    usable = [run for run in runs if run.ok]
+    task = next((found for run in usable if (found := stats.task_of(run))), None)
+    weights = stats.site_weights(usable[0], task) if usable else {}
+    seconds = [stats.seconds_per_call(run, weights, task) for run in usable]
+    shares = [share for run in usable if (share := stats.model_share(run)) is not None]
+    share = statistics.median(shares) if shares else None
+    return {
+        "task": task,
+        "rounds": len(usable),
+        "seconds_per_call": _interval(stats.interval([value for value in seconds if value is not None])),
+        "model_share": share,
+        "end_to_end_limit": None if share is None else stats.end_to_end_limit(share),
+        "peak_memory_bytes": max((run.peak_memory_bytes for run in usable), default=None) or None,
+        "disturbed": max((run.disturbed for run in usable), default=0.0),
+    }
+
+
+def _variant(verdict: Verdict, reproduce: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": verdict.plan.id,
+        "features": [str(feature) for feature in verdict.plan.features],
+        "backend": verdict.plan.backend,
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "speedup": _interval(verdict.speedup),
+        "seconds_per_call": _interval(verdict.seconds_per_call),
+        "accuracy": _accuracy(verdict.accuracy),
+        "startup_seconds": verdict.startup_seconds,
+        "break_even_calls": verdict.break_even_calls,
+        "peak_memory_bytes": verdict.peak_memory_bytes,
+        "rounds": verdict.rounds,
+        "reproduce": reproduce.get(verdict.plan.id, ""),
+        **_diff(verdict.diff),
+    }
+
+
+def _diff(text: str) -> dict[str, str]:
+    """A diff as text; one that is not UTF-8 also byte for byte, because text cannot hold it."""
+    if not _SURROGATES.search(text):
+        return {"diff": text}
+    return {"diff": text, "diff_base64": base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()}
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else {"median": interval.median, "low": interval.low, "high": interval.high}
+
+
+def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {
+        "criterion": accuracy.criterion,
+        "verified": accuracy.verified,
+        "kept": accuracy.kept,
+        "loss": accuracy.loss,
+        "allowed": accuracy.allowed,
+        "relative_error": accuracy.relative_error,
+        "baseline_value": accuracy.baseline_value,
+        "value": accuracy.value,
+        "reason": accuracy.reason,
+    }
+
+
+def _criterion(criterion: Criterion) -> dict[str, Any]:
+    return {
+        "relative_loss": criterion.relative_loss,
+        "metric": criterion.metric or None,
+        "pattern": criterion.pattern or None,
+        "lower_is_better": criterion.lower_is_better,
+        "minimum_gain": criterion.minimum_gain,
+    }
+
+
+def _sites(report: Report) -> dict[str, Any]:
+    first = next((run for run in report.baseline if run.ok), None)
+    return {
+        "files": [_file(analysis, report.root) for analysis in report.analyses],
+        "measured": [] if first is None else _measured(first),
+        "observed": sorted({seen for run in report.baseline for seen in run.observed}),
+    }
+
+
+def _measured(run: Run) -> list[dict[str, Any]]:
+    return [
+        {
+            "site": timing.site,
+            "kind": timing.kind,
+            "calls": timing.calls,
+            "items": timing.items,
+            "seconds": stats.seconds_per_call(run, {timing.site: 1.0}, timing.kind),
+        }
+        for timing in run.timings
+    ]
+
+
+# --- sites of one file ----------------------------------------------------------------------------------------------
+
+
+def _file(analysis: Analysis, root: Path) -> dict[str, Any]:
+    return {
+        "path": _relative(analysis.path, root),
+        "models": [_model(model) for model in analysis.models],
+        "inference": [_call(call) for call in analysis.inference],
+        "training": [_training(call) for call in analysis.training],
+        "dataloaders": [_built(loader) | {"used_for": sorted(loader.used_for)} for loader in analysis.dataloaders],
+        "optimizers": [_built(optimizer) for optimizer in analysis.optimizers],
+        "devices": [_device(device) for device in analysis.devices],
+        "unclear": [{"line": item.line, "text": item.text, "reason": item.reason} for item in analysis.unclear],
+    }
+
+
+def _relative(path: Path, root: Path) -> str:
+    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100 (links stay links)
+    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else path.as_posix()
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "line": model.line,
+        "name": model.name,
+        "scope": model.scope,
+        "qualified_name": model.qualified_name,
+        "library": model.library,
+        "kind": model.kind,
+        "ready_line": None if model.ready is None else model.ready.end_line,
+        "why_not_ready": model.why_not_ready,
+        "layers": None if model.layers is None else sorted(model.layers),
+        "trained": model.trained,
+        "inferred": model.inferred,
+        "traits": sorted(model.traits),
+        **_evidence(model.evidence),
+    }
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {
+        "line": call.line,
+        "callee": call.callee,
+        "scope": call.scope,
+        "model": call.model,
+        "grad_mode": call.grad_mode,
+        "autocast": call.autocast,
+        "loader": call.loader,
+        **_evidence(call.evidence),
+    }
+
+
+def _training(call: TrainingCall) -> dict[str, Any]:
+    return {
+        "line": call.line,
+        "kind": call.kind,
+        "callee": call.callee,
+        "scope": call.scope,
+        **_evidence(call.evidence),
+    }
+
+
+def _built(item: DataLoader | Optimizer) -> dict[str, Any]:
+    return {
+        "line": item.line,
+        "name": item.name,
+        "scope": item.scope,
+        "qualified_name": item.qualified_name,
+        "arguments": [{"keyword": argument.keyword, "text": argument.text} for argument in item.arguments],
+        **_evidence(item.evidence),
+    }
+
+
+def _device(device: DeviceUse) -> dict[str, Any]:
+    return {"line": device.line, "kind": device.kind, "text": device.text, **_evidence(device.evidence)}
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    return {"known_by": evidence.known_by, "confidence": evidence.confidence, "note": evidence.note}
+
+
+# --- strictness -----------------------------------------------------------------------------------------------------
+
+
+def _strict(value: Any) -> Any:
+    """The same data with what JSON cannot hold replaced: non-finite numbers by null, lone surrogates by U+FFFD."""
+    if isinstance(value, str):
+        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_strict(str(key)): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return [_strict(item) for item in sorted(value)]
+    return value if value is None or isinstance(value, bool | int) else str(value)
