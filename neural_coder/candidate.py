@@ -128,7 +128,7 @@ def probes(analyses: Iterable[Analysis], root: Path) -> dict[Path, tuple[Probe, 
 def _patch_file(plan: Plan, project: Project, facts: Analysis) -> tuple[Patch | str, tuple[LeftAlone, ...]]:
     edits, left = planner.edits_for(plan, facts)
     outcome = patching.apply(project.source(facts.path), edits)
-    return (outcome if isinstance(outcome, Patch) else str(outcome)), left
+    return (outcome if isinstance(outcome, Patch) else outcome.reason), left
 
 
 def _idle_features(plan: Plan, patches: Sequence[Patch]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from neural_coder import candidate, planner, registry
 from neural_coder.analysis import Project, analyze_script
@@ -18,11 +20,13 @@ from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
 from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
-from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Task, Verdict
+from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_TIMEOUT = 300.0
+BUSY = 0.1
+"""Share of the time spent waiting for a core from which on a reader should know."""
 CPU_INSTEAD = Feature(name="cuda_to_cpu")
 
 
@@ -80,7 +84,23 @@ def optimize(request: Request, say: Say) -> Optimized:
         found = race.run(candidates)
     winner = found.candidate or ground.moved
     base = git_root(project.root) or project.root
-    report = _report(request, project, analyses, ground, candidates, refused, found, environment)
+    report = Report(
+        script=str(request.script),
+        args=request.args,
+        root=project.root,
+        machine=machine.describe_machine().as_dict(),
+        versions=ground.first.versions,
+        analyses=analyses,
+        criterion=request.criterion,
+        baseline=found.baseline,
+        verdicts=_in_order([*found.verdicts, *refused], candidates, base),
+        reproduce={plan.id: _reproduce(request, plan) for plan in plans},
+        chosen=found.chosen.plan.id if found.chosen else None,
+        confirmed=found.confirmed,
+        diff=winner.diff(base).decode("utf-8", "surrogateescape") if winner else "",
+        notes=_notes(ground, found.baseline),
+        seconds=clock.used,
+    )
     return Optimized(report=report, patches=winner.patches if winner else (), base=base)
 
 
@@ -114,6 +134,22 @@ def default_python() -> Path:
     return Path(sys.executable)
 
 
+def why_unavailable(name: str, environment: machine.Environment) -> str:
+    """Why an engine cannot be used in an environment, and what to do about it, in words; empty when it can."""
+    backend = registry.backends()[name]
+    for module in backend.modules:
+        if reason := environment.why_unusable(module):
+            return f"{reason}; {how_to_install(backend)}"
+    if backend.needs_compiler and not environment.compiler:
+        return "it builds C++ code, and no C++ compiler (g++ or clang++) was found"
+    return ""
+
+
+def how_to_install(backend: type[Backend]) -> str:
+    """The command that installs an engine."""
+    return f"pip install 'neural-coder[{backend.extra}]'" if backend.extra else f"pip install {backend.distribution}"
+
+
 def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     if any(facts.models or facts.inference or facts.training for facts in analyses):
         return
@@ -123,7 +159,8 @@ def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     hint = f" Unclear: {'; '.join(unclear[:3])}." if unclear else ""
     raise UserError(
         f"No PyTorch model found in {files}: looked for modules that are built (torch.nn, torchvision, timm, "
-        f"transformers, classes of your own), for calls of them, and for training steps (backward, optimizer.step).{hint}"
+        "transformers, classes of your own), for calls of them, and for training steps (backward, optimizer.step)."
+        f"{hint}"
     )
 
 
@@ -233,19 +270,8 @@ def _plans(request: Request, ground: _Ground, environment: machine.Environment) 
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
-    available = {name: _why_unavailable(name, environment) for name in registry.backends()}
+    available = {name: why_unavailable(name, environment) for name in registry.backends()}
     return planner.automatic_plans(ground.task, available=available, always=always)
-
-
-def _why_unavailable(name: str, environment: machine.Environment) -> str:
-    backend = registry.backends()[name]
-    missing = [module for module in backend.modules if not environment.usable(module)]
-    if missing:
-        how = f"pip install 'neural-coder[{backend.extra}]'" if backend.extra else f"pip install {backend.distribution}"
-        return f"{missing[0]} is not installed: {how}"
-    if backend.needs_compiler and not environment.compiler:
-        return "it builds C++ code, and no C++ compiler (g++, clang++) was found"
-    return ""
 
 
 def _candidates(
@@ -264,3 +290,40 @@ def _candidates(
             status = "failed" if outcome.ours else "skipped"
             refused.append(Verdict(plan=plan, status=status, reason=outcome.reason))
     return built, refused
+
+
+def _in_order(verdicts: Sequence[Verdict], candidates: Sequence[Candidate], base: Path) -> tuple[Verdict, ...]:
+    """The best first, then by how far each variant got; each with its diff."""
+    diffs = {item.plan.id: item.diff(base).decode("utf-8", "surrogateescape") for item in candidates}
+    ranks = {status: rank for rank, status in enumerate(get_args(Status))}
+    ordered = sorted(verdicts, key=lambda item: (ranks[item.status], -(item.speedup.median if item.speedup else 0.0)))
+    return tuple(replace(verdict, diff=diffs.get(verdict.plan.id, "")) for verdict in ordered)
+
+
+def _reproduce(request: Request, plan: Plan) -> str:
+    command = ["neural-coder", "optimize", str(request.script), "--features", ",".join(map(str, plan.features))]
+    if request.criterion.metric:
+        command += ["--metric", f"{request.criterion.metric}={request.criterion.pattern}"]
+        command += ["--lower-is-better"] if request.criterion.lower_is_better else []
+    command += ["--accuracy", f"{request.criterion.relative_loss:g}"]
+    command += ["--python", str(request.python)] if request.python != default_python() else []
+    return shlex.join([*command, *(["--", *request.args] if request.args else [])])
+
+
+def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
+    """What the reader should know besides the table."""
+    notes = []
+    if ground.moved:
+        notes.append(
+            "The script needs a GPU, and there is none here: variants are compared with its CPU version (cuda_to_cpu)."
+        )
+    busy = max((run.disturbed for run in baseline), default=0.0)
+    if busy > BUSY:
+        notes.append(
+            f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and run "
+            "again for narrower intervals."
+        )
+    if ground.first.observed:
+        seen = ", ".join(ground.first.observed[:3])
+        notes.append(f"Model calls that the analysis did not find, and that are not measured, were seen at {seen}.")
+    return tuple(notes)
