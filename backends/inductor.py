@@ -6,7 +6,7 @@ from neural_coder.backend import Backend
 
 
 class Inductor(Backend):
-    """Compiles a model's operations into C++ kernels at its first calls; needs a C++ compiler such as g++ or clang++."""
+    """Compiles a model's operations into C++ kernels at its first calls; needs a C++ compiler (g++, clang++)."""
 
     name = "inductor"
     title = "TorchInductor"

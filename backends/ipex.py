@@ -6,7 +6,7 @@ from neural_coder.backend import Backend
 
 
 class Ipex(Backend):
-    """Intel's kernels for PyTorch, bound to one torch version. No feature uses it yet; `neural-coder doctor` shows it."""
+    """Intel's own kernels, bound to one torch version. No feature uses it yet; `neural-coder doctor` shows it."""
 
     name = "ipex"
     title = "Intel Extension for PyTorch"

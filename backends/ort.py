@@ -6,7 +6,7 @@ from neural_coder.backend import Backend
 
 
 class Ort(Backend):
-    """Runs models that were exported to ONNX. No feature uses it yet; `neural-coder doctor` shows whether it is there."""
+    """Runs models that were exported to ONNX. No feature uses it yet; `neural-coder doctor` shows it."""
 
     name = "onnxruntime"
     title = "ONNX Runtime"

@@ -6,7 +6,7 @@ from neural_coder.backend import Backend
 
 
 class Ov(Backend):
-    """Runs converted models on Intel and Arm. No feature uses it yet; `neural-coder doctor` shows whether it is there."""
+    """Runs converted models on Intel and Arm. No feature uses it yet; `neural-coder doctor` shows it."""
 
     name = "openvino"
     title = "OpenVINO"

@@ -46,9 +46,7 @@ def plan_for(features: Sequence[Feature], task: Task) -> Plan:
     return Plan(features=tuple(ordered), backend=engines[0] if engines else EAGER)
 
 
-def automatic_plans(
-    task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = ()
-) -> tuple[Plan, ...]:
+def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = ()) -> tuple[Plan, ...]:
     """List the variants that a search tries: all combinations of automatic features and of their values.
 
     Args:
@@ -105,7 +103,7 @@ def _with_default(feature: Feature) -> Feature:
     kind = _kind(feature)
     value = kind.values[0] if feature.value is None and kind.values else feature.value
     if problem := kind.check_value(value):
-        raise UserError(f"{feature}: {problem}.")
+        raise UserError(f"{problem}; {str(feature)!r} was given.")
     return Feature(name=kind.name(), value=value)
 
 

@@ -8,11 +8,9 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TypeVar
 
-import neural_coder.backends
-import neural_coder.transforms
 from neural_coder.backend import Backend
 from neural_coder.errors import InternalError, UserError
 from neural_coder.records import Feature
@@ -28,7 +26,7 @@ def transforms() -> Mapping[str, type[Transform]]:
     Raises:
         InternalError: A module does not define exactly one transform.
     """
-    found = {kind.name(): kind for kind in _discover(neural_coder.transforms, Transform)}
+    found = {kind.name(): kind for kind in _discover("neural_coder.transforms", Transform)}  # type: ignore[type-abstract]
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -40,7 +38,7 @@ def backends() -> Mapping[str, type[Backend]]:
         InternalError: A module does not define exactly one backend, or two have the same name.
     """
     found: dict[str, type[Backend]] = {}
-    for kind in _discover(neural_coder.backends, Backend):
+    for kind in _discover("neural_coder.backends", Backend):
         if kind.name in found:
             raise InternalError(f"{kind.__module__} and {found[kind.name].__module__} are both called {kind.name!r}.")
         found[kind.name] = kind
@@ -57,8 +55,8 @@ def transform(name: str) -> type[Transform]:
     if wanted in transforms():
         return transforms()[wanted]
     near = difflib.get_close_matches(wanted, transforms(), cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}" if near else f"there are: {', '.join(transforms())}"
-    raise UserError(f"There is no feature called {name!r}; {hint}?" if near else f"No feature {name!r}; {hint}.")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(transforms())}."
+    raise UserError(f"There is no feature called {name!r}; {hint}")
 
 
 def parse_feature(text: str) -> Feature:
@@ -71,15 +69,15 @@ def parse_feature(text: str) -> Feature:
     kind = transform(name)
     feature = Feature(name=kind.name(), value=value.strip() if separator else None)
     if problem := kind.check_value(feature.value):
-        raise UserError(f"{text.strip()}: {problem}.")
+        raise UserError(f"{problem}; {text.strip()!r} was given.")
     return feature
 
 
-def _discover(package: ModuleType, base: type[T]) -> list[type[T]]:
+def _discover(package: str, base: type[T]) -> list[type[T]]:
     """The one subclass of `base` in each module of a package."""
     kinds = []
-    for module in pkgutil.iter_modules(package.__path__):
-        loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        loaded = importlib.import_module(f"{package}.{module.name}")
         own = [
             kind
             for kind in vars(loaded).values()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,11 @@ class Example:
     before: str
     after: str
     value: str | None = None
+
+
+def code(text: str) -> str:
+    """A small script, written indented between triple quotes."""
+    return textwrap.dedent(text.removeprefix("\n")).rstrip(" ")
 
 
 class Transform(ABC):
@@ -49,8 +55,8 @@ class Transform(ABC):
     promise: ClassVar[float] = 1.0
     """A typical speed-up where it helps. It only decides which variants a search tries first."""
 
-    CHANGES: ClassVar[list[Example]]
-    LEAVES_ALONE: ClassVar[list[str]]
+    CHANGES: ClassVar[Sequence[Example]]
+    LEAVES_ALONE: ClassVar[Sequence[str]]
 
     @classmethod
     def name(cls) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import AddArgument, Edit, Replace
 from neural_coder.records import Analysis, Argument, DataLoader, LeftAlone, Safety, Witness
-from neural_coder.transform import Example, Transform
+from neural_coder.transform import Example, Transform, code
 
 TORCH_LOADER = "torch.utils.data.DataLoader"
 POSITION = 1
@@ -32,45 +32,122 @@ class BatchSize(Transform):
     automatic = False
     hardware = "any"
 
-    LEAVES_ALONE = [
-        "import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "loader = DataLoader(torch.ones(8, 3), batch_size=2)\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor x in loader:\n    loss = model(x).sum()\n"
-        "    optimizer.zero_grad()\n    loss.backward()\n    optimizer.step()\n",
-        "import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "loader = DataLoader(torch.ones(8, 3), batch_sampler=[[0, 1], [2, 3]])\nfor x in loader:\n    print(model(x))\n",
-        "import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\noptions = {}\n"
-        "loader = DataLoader(torch.ones(8, 3), **options)\nfor x in loader:\n    print(model(x))\n",
-        "import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "loader = DataLoader(torch.ones(8, 3), batch_size=None)\nfor x in loader:\n    print(model(x))\n",
-        "import torch\nfrom mylib import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "for x in DataLoader('data').rows():\n    print(model(x))\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+            from torch.utils.data import DataLoader
+
+            model = torch.nn.Linear(3, 1)
+            loader = DataLoader(torch.ones(8, 3), batch_size=2)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x in loader:
+                loss = model(x).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+            from torch.utils.data import DataLoader
+
+            model = torch.nn.Linear(3, 1)
+            loader = DataLoader(torch.ones(8, 3), batch_sampler=[[0, 1], [2, 3]])
+            for x in loader:
+                print(model(x))
+        """),
+        code("""
+            import torch
+            from torch.utils.data import DataLoader
+
+            model = torch.nn.Linear(3, 1)
+            options = {}
+            loader = DataLoader(torch.ones(8, 3), **options)
+            for x in loader:
+                print(model(x))
+        """),
+        code("""
+            import torch
+            from torch.utils.data import DataLoader
+
+            model = torch.nn.Linear(3, 1)
+            loader = DataLoader(torch.ones(8, 3), batch_size=None)
+            for x in loader:
+                print(model(x))
+        """),
+        code("""
+            import torch
+            from mylib import DataLoader
+
+            model = torch.nn.Linear(3, 1)
+            for x in DataLoader('data').rows():
+                print(model(x))
+        """),
+    )
+    CHANGES = (
         Example(
             value="32",
-            before="import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = DataLoader(torch.ones(64, 3), batch_size=1, shuffle=False)\n"
-            "for x in loader:\n    print(model(x).sum())\n",
-            after="import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = DataLoader(torch.ones(64, 3), batch_size=32, shuffle=False)\n"
-            "for x in loader:\n    print(model(x).sum())\n",
+            before=code("""
+                import torch
+                from torch.utils.data import DataLoader
+
+                model = torch.nn.Linear(3, 1)
+                loader = DataLoader(torch.ones(64, 3), batch_size=1, shuffle=False)
+                for x in loader:
+                    print(model(x).sum())
+            """),
+            after=code("""
+                import torch
+                from torch.utils.data import DataLoader
+
+                model = torch.nn.Linear(3, 1)
+                loader = DataLoader(torch.ones(64, 3), batch_size=32, shuffle=False)
+                for x in loader:
+                    print(model(x).sum())
+            """),
         ),
         Example(
             value="32",
-            before="import torch\nfrom torch.utils import data\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = data.DataLoader(torch.ones(64, 3), 4)\nfor x in loader:\n    print(model(x).sum())\n",
-            after="import torch\nfrom torch.utils import data\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = data.DataLoader(torch.ones(64, 3), 32)\nfor x in loader:\n    print(model(x).sum())\n",
+            before=code("""
+                import torch
+                from torch.utils import data
+
+                model = torch.nn.Linear(3, 1)
+                loader = data.DataLoader(torch.ones(64, 3), 4)
+                for x in loader:
+                    print(model(x).sum())
+            """),
+            after=code("""
+                import torch
+                from torch.utils import data
+
+                model = torch.nn.Linear(3, 1)
+                loader = data.DataLoader(torch.ones(64, 3), 32)
+                for x in loader:
+                    print(model(x).sum())
+            """),
         ),
         Example(
             value="32",
-            before="import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = DataLoader(torch.ones(64, 3))\nfor x in loader:\n    print(model(x).sum())\n",
-            after="import torch\nfrom torch.utils.data import DataLoader\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "loader = DataLoader(torch.ones(64, 3), batch_size=32)\nfor x in loader:\n    print(model(x).sum())\n",
+            before=code("""
+                import torch
+                from torch.utils.data import DataLoader
+
+                model = torch.nn.Linear(3, 1)
+                loader = DataLoader(torch.ones(64, 3))
+                for x in loader:
+                    print(model(x).sum())
+            """),
+            after=code("""
+                import torch
+                from torch.utils.data import DataLoader
+
+                model = torch.nn.Linear(3, 1)
+                loader = DataLoader(torch.ones(64, 3), batch_size=32)
+                for x in loader:
+                    print(model(x).sum())
+            """),
         ),
-    ]
+    )
 
     @classmethod
     def check_value(cls, value: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import Edit, Wrap
 from neural_coder.records import Analysis, Call, LeftAlone, Safety, TrainingStep, Witness
-from neural_coder.transform import OCCUPIED, REDUCED, Example, Transform, traits_of
+from neural_coder.transform import OCCUPIED, REDUCED, Example, Transform, code, traits_of
 
 ITEM = 'torch.autocast("cpu", dtype=torch.bfloat16)'
 HANDLED = REDUCED | {trait: OCCUPIED[trait] for trait in ("accelerate", "jit", "quantized")}
@@ -21,7 +21,7 @@ class Bf16(Transform):
 
     Results differ by around one per cent, because bfloat16 keeps 8 significant bits. Outputs become bfloat16, which
     NumPy does not know: calls whose results go there are left alone. The context is one for the CPU: where the script
-    itself moves its model to a GPU, it has no effect and does no harm. The backward pass stays outside, as PyTorch asks.
+    itself moves its model to a GPU, it does nothing and no harm. The backward pass stays outside, as PyTorch asks.
 
     Source: https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
     """
@@ -34,47 +34,124 @@ class Bf16(Transform):
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
     promise = 1.6
 
-    LEAVES_ALONE = [
-        'import torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.autocast("cpu", dtype=torch.bfloat16):\n'
-        "    out = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.no_grad():\n"
-        "    out = model(torch.zeros(1, 3)).numpy()\n",
-        "import numpy as np\nimport torch\n\nmodel = torch.nn.Linear(3, 8)\nwith torch.no_grad():\n"
-        "    out = model(torch.zeros(1, 3))\n    top = np.argmax(out)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8).to(torch.bfloat16)\n"
-        "out = model(torch.zeros(1, 3, dtype=torch.bfloat16))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "scaler = torch.cuda.amp.GradScaler()\nfor _ in range(3):\n    optimizer.zero_grad()\n"
-        "    with torch.cuda.amp.autocast():\n        loss = model(torch.ones(2, 3)).sum()\n"
-        "    scaler.scale(loss).backward()\n    scaler.step(optimizer)\n    scaler.update()\n",
-        "import torch\n\ncriterion = torch.nn.CrossEntropyLoss()\n"
-        "loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            with torch.no_grad():
+                out = model(torch.zeros(1, 3)).numpy()
+        """),
+        code("""
+            import numpy as np
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            with torch.no_grad():
+                out = model(torch.zeros(1, 3))
+                top = np.argmax(out)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8).to(torch.bfloat16)
+            out = model(torch.zeros(1, 3, dtype=torch.bfloat16))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.cuda.amp.GradScaler()
+            for _ in range(3):
+                optimizer.zero_grad()
+                with torch.cuda.amp.autocast():
+                    loss = model(torch.ones(2, 3)).sum()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        """),
+        code("""
+            import torch
+
+            criterion = torch.nn.CrossEntropyLoss()
+            loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
-            'with torch.autocast("cpu", dtype=torch.bfloat16):\n    out = model(torch.zeros(1, 3))\n',
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
-            "    out = model(torch.zeros(1, 3))\n    print(out.argmax())\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
-            '    with torch.autocast("cpu", dtype=torch.bfloat16):\n        out = model(torch.zeros(1, 3))\n'
-            "    print(out.argmax())\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+                    print(out.argmax())
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.no_grad():
+                    with torch.autocast("cpu", dtype=torch.bfloat16):
+                        out = model(torch.zeros(1, 3))
+                    print(out.argmax())
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            "    optimizer.zero_grad()\n    out = model(torch.ones(2, 3))\n    loss = out.sum()\n    loss.backward()\n"
-            "    optimizer.step()\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            '    optimizer.zero_grad()\n    with torch.autocast("cpu", dtype=torch.bfloat16):\n'
-            "        out = model(torch.ones(2, 3))\n        loss = out.sum()\n    loss.backward()\n"
-            "    optimizer.step()\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    out = model(torch.ones(2, 3))
+                    loss = out.sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    with torch.autocast("cpu", dtype=torch.bfloat16):
+                        out = model(torch.ones(2, 3))
+                        loss = out.sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Wrap each inference call, and the forward and loss of each training step."""

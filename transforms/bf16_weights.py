@@ -11,6 +11,7 @@ from neural_coder.transform import (
     REDUCED,
     Example,
     Transform,
+    code,
     why_not,
     why_not_accelerated,
     why_not_inference_only,
@@ -38,34 +39,99 @@ class Bf16Weights(Transform):
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
     promise = 2.5
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.nn.Linear(3, 8).to(torch.bfloat16)\n"
-        "out = model(torch.zeros(1, 3, dtype=torch.bfloat16))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-        "    optimizer.step()\n",
-        "import torch\n\nmodel = torch.jit.script(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\ncriterion = torch.nn.MSELoss()\nloss = criterion(torch.zeros(3), torch.zeros(3))\n",
-        "from mylib import Linear\n\nmodel = Linear(3, 8)\nprint(model)\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8).to(torch.bfloat16)
+            out = model(torch.zeros(1, 3, dtype=torch.bfloat16))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = model(torch.ones(2, 3)).sum()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+
+            model = torch.jit.script(torch.nn.Linear(3, 8))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            criterion = torch.nn.MSELoss()
+            loss = criterion(torch.zeros(3), torch.zeros(3))
+        """),
+        code("""
+            from mylib import Linear
+
+            model = Linear(3, 8)
+            print(model)
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
-            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
-            'model = neural_coder.runtime.accelerate(model, precision="bf16")\nout = model(torch.zeros(1, 3))\n',
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                model = neural_coder.runtime.accelerate(model, precision="bf16")
+                out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\nfrom torch import nn\n\n\nclass Service:\n    def __init__(self):\n"
-            "        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()\n\n    @torch.no_grad()\n"
-            "    def answer(self, x):\n        return self.net(x).numpy()\n\n\n"
-            "Service().answer(torch.zeros(1, 3))\n",
-            after="import torch\nfrom torch import nn\nimport neural_coder.runtime\n\n\nclass Service:\n"
-            "    def __init__(self):\n        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()\n"
-            '        self.net = neural_coder.runtime.accelerate(self.net, precision="bf16")\n\n    @torch.no_grad()\n'
-            "    def answer(self, x):\n        return self.net(x).numpy()\n\n\n"
-            "Service().answer(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+                from torch import nn
+
+
+                class Service:
+                    def __init__(self):
+                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
+
+                    @torch.no_grad()
+                    def answer(self, x):
+                        return self.net(x).numpy()
+
+
+                Service().answer(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                from torch import nn
+                import neural_coder.runtime
+
+
+                class Service:
+                    def __init__(self):
+                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
+                        self.net = neural_coder.runtime.accelerate(self.net, precision="bf16")
+
+                    @torch.no_grad()
+                    def answer(self, x):
+                        return self.net(x).numpy()
+
+
+                Service().answer(torch.zeros(1, 3))
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Hand each model that is only used for inference to the runtime."""

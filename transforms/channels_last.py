@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import Edit, InsertAfter
 from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
-from neural_coder.transform import Example, Transform, why_not
+from neural_coder.transform import Example, Transform, code, why_not
 
 CONVOLUTIONS = frozenset({"Conv2d", "ConvTranspose2d", "LazyConv2d", "LazyConvTranspose2d"})
 
@@ -31,49 +31,145 @@ class ChannelsLast(Transform):
     hardware = "CPUs with AVX-512 or AMX; NVIDIA GPUs with tensor cores"
     promise = 1.1
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Conv1d(3, 8, 3)\nout = model(torch.zeros(1, 3, 9))\n",
-        "import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\nmodel = model.to(memory_format=torch.channels_last)\n"
-        "out = model(torch.zeros(1, 3, 9, 9))\n",
-        "from mylib import Conv2d\n\nlayer = Conv2d(3, 8, 3)\nprint(layer)\n",
-        "import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU())\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(2):\n"
-        "    loss = model(torch.ones(2, 3)).sum()\n    optimizer.zero_grad()\n    loss.backward()\n    optimizer.step()\n",
-        "from transformers import pipeline\n\nclassify = pipeline('image-classification')\nprint(classify('cat.png'))\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Conv1d(3, 8, 3)
+            out = model(torch.zeros(1, 3, 9))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Conv2d(3, 8, 3)
+            model = model.to(memory_format=torch.channels_last)
+            out = model(torch.zeros(1, 3, 9, 9))
+        """),
+        code("""
+            from mylib import Conv2d
+
+            layer = Conv2d(3, 8, 3)
+            print(layer)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU())
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(2):
+                loss = model(torch.ones(2, 3)).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            from transformers import pipeline
+
+            classify = pipeline('image-classification')
+            print(classify('cat.png'))
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\nout = model(torch.zeros(1, 3, 9, 9))\n",
-            after="import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\n"
-            "model = model.to(memory_format=torch.channels_last)\nout = model(torch.zeros(1, 3, 9, 9))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Conv2d(3, 8, 3)
+                out = model(torch.zeros(1, 3, 9, 9))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Conv2d(3, 8, 3)
+                model = model.to(memory_format=torch.channels_last)
+                out = model(torch.zeros(1, 3, 9, 9))
+            """),
         ),
         Example(
-            before="from torchvision.models import resnet18\n\nnet = resnet18()\nnet.eval()\nprint(net(load()))\n",
-            after="from torchvision.models import resnet18\nimport torch\n\nnet = resnet18()\nnet.eval()\n"
-            "net = net.to(memory_format=torch.channels_last)\nprint(net(load()))\n",
+            before=code("""
+                from torchvision.models import resnet18
+
+                net = resnet18()
+                net.eval()
+                print(net(load()))
+            """),
+            after=code("""
+                from torchvision.models import resnet18
+                import torch
+
+                net = resnet18()
+                net.eval()
+                net = net.to(memory_format=torch.channels_last)
+                print(net(load()))
+            """),
         ),
         Example(
-            before="import torch\nfrom torch import nn\n\n\nclass Trainer:\n    def __init__(self):\n"
-            "        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))\n"
-            "        self.steps = 0\n\n    def step(self, x):\n        return self.model(x)\n\n\n"
-            "Trainer().step(torch.zeros(1, 3, 9, 9))\n",
-            after="import torch\nfrom torch import nn\n\n\nclass Trainer:\n    def __init__(self):\n"
-            "        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))\n"
-            "        self.model = self.model.to(memory_format=torch.channels_last)\n"
-            "        self.steps = 0\n\n    def step(self, x):\n        return self.model(x)\n\n\n"
-            "Trainer().step(torch.zeros(1, 3, 9, 9))\n",
+            before=code("""
+                import torch
+                from torch import nn
+
+
+                class Trainer:
+                    def __init__(self):
+                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+                        self.steps = 0
+
+                    def step(self, x):
+                        return self.model(x)
+
+
+                Trainer().step(torch.zeros(1, 3, 9, 9))
+            """),
+            after=code("""
+                import torch
+                from torch import nn
+
+
+                class Trainer:
+                    def __init__(self):
+                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+                        self.model = self.model.to(memory_format=torch.channels_last)
+                        self.steps = 0
+
+                    def step(self, x):
+                        return self.model(x)
+
+
+                Trainer().step(torch.zeros(1, 3, 9, 9))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(2):\n    optimizer.zero_grad()\n"
-            "    loss = model(torch.ones(2, 3, 9, 9)).sum()\n    loss.backward()\n    optimizer.step()\n",
-            after="import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\n"
-            "model = model.to(memory_format=torch.channels_last)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(2):\n    optimizer.zero_grad()\n"
-            "    loss = model(torch.ones(2, 3, 9, 9)).sum()\n    loss.backward()\n    optimizer.step()\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Conv2d(3, 8, 3)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(2):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3, 9, 9)).sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Conv2d(3, 8, 3)
+                model = model.to(memory_format=torch.channels_last)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(2):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3, 9, 9)).sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Convert each model that may hold 2-D convolutions, where it is ready."""

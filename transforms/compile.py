@@ -10,6 +10,7 @@ from neural_coder.transform import (
     OCCUPIED,
     Example,
     Transform,
+    code,
     why_not,
     why_not_accelerated,
     why_not_inference_only,
@@ -24,8 +25,8 @@ class Compile(Transform):
     code; it needs gradients to be off, and models that are trained are compiled without it.
 
     The arithmetic stays the same, up to rounding. Needs a C++ compiler; compiling takes seconds to minutes at the first
-    calls, and again when shapes change. After freezing, later changes of the weights go unnoticed. A class that defines a
-    `compile` method of its own would be asked to run that one: use `torch.compile` by hand there.
+    calls, and again when shapes change. After freezing, later changes of the weights go unnoticed. A class with a
+    `compile` method of its own would run that one: use `torch.compile` by hand there.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.compile
     """
@@ -39,39 +40,101 @@ class Compile(Transform):
     hardware = "CPUs with AVX2, AVX-512 or NEON and a C++ compiler; GPUs with Triton"
     promise = 1.3
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.compile(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.compile()\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.jit.script(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
-        "import re\n\nmodel = re.compile('x+')\nprint(model.match('xx'))\n",
-        "import torch\n\ncriterion = torch.nn.MSELoss()\nloss = criterion(torch.zeros(3), torch.zeros(3))\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.compile(torch.nn.Linear(3, 8))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            model.compile()
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.jit.script(torch.nn.Linear(3, 8))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import re
+
+            model = re.compile('x+')
+            print(model.match('xx'))
+        """),
+        code("""
+            import torch
+
+            criterion = torch.nn.MSELoss()
+            loss = criterion(torch.zeros(3), torch.zeros(3))
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
-            "    out = model(torch.zeros(1, 3))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
-            'model.compile(options={"freezing": True})\nwith torch.no_grad():\n'
-            "    out = model(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                model.compile(options={"freezing": True})
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-            "    optimizer.step()\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\nmodel.compile()\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-            "    optimizer.step()\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3)).sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                model.compile()
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3)).sum()
+                    loss.backward()
+                    optimizer.step()
+            """),
         ),
         Example(
-            before="from transformers import pipeline\n\nclassify = pipeline('text-classification')\n"
-            "print(classify('well done'))\n",
-            after="from transformers import pipeline\nimport neural_coder.runtime\n\n"
-            "classify = pipeline('text-classification')\n"
-            "classify = neural_coder.runtime.accelerate(classify, engine='inductor')\nprint(classify('well done'))\n",
+            before=code("""
+                from transformers import pipeline
+
+                classify = pipeline('text-classification')
+                print(classify('well done'))
+            """),
+            after=code("""
+                from transformers import pipeline
+                import neural_coder.runtime
+
+                classify = pipeline('text-classification')
+                classify = neural_coder.runtime.accelerate(classify, engine='inductor')
+                print(classify('well done'))
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Compile each model where it is ready."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import Edit, Replace
 from neural_coder.records import Analysis, DeviceUse, LeftAlone, Safety, Witness
-from neural_coder.transform import Example, Transform
+from neural_coder.transform import Example, Transform, code
 
 CPU = '"cpu"'
 SCALER = 'torch.amp.GradScaler("cpu", enabled=False)'
@@ -23,8 +23,8 @@ class CudaToCpu(Transform):
     memory, CUDA's autocast (bfloat16 on the CPU instead of float16), gradient scalers (switched off: bfloat16 needs
     none) and synchronization. Where the script itself asks `torch.cuda.is_available()`, it is left alone.
 
-    It is only applied when asked for, or when the script needs a GPU and none is there. On a machine with a GPU it makes
-    the script slower.
+    It is only applied when asked for, or when the script needs a GPU and none is there. Where there is a GPU,
+    it makes the script slower.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#device-agnostic-code
     """
@@ -36,40 +36,100 @@ class CudaToCpu(Transform):
     automatic = False
     hardware = "machines without an NVIDIA GPU"
 
-    LEAVES_ALONE = [
-        'import torch\n\ndevice = torch.device("cuda" if torch.cuda.is_available() else "cpu")\n'
-        "model = torch.nn.Linear(3, 8).to(device)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nif torch.cuda.is_available():\n    model = model.cuda()\n"
-        "    torch.cuda.synchronize()\n",
-        'import torch\n\nmodel = torch.nn.Linear(3, 8).to("cpu")\nprint("cuda is not used here")\n',
-        "from mylib import Engine\n\nengine = Engine()\nengine.cuda_cores()\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            model = torch.nn.Linear(3, 8).to(device)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            if torch.cuda.is_available():
+                model = model.cuda()
+                torch.cuda.synchronize()
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8).to("cpu")
+            print("cuda is not used here")
+        """),
+        code("""
+            from mylib import Engine
+
+            engine = Engine()
+            engine.cuda_cores()
+        """),
+    )
+    CHANGES = (
         Example(
-            before='import torch\n\nmodel = torch.nn.Linear(3, 8).to("cuda")\n'
-            "out = model(torch.zeros(1, 3, device='cuda:0'))\n",
-            after='import torch\n\nmodel = torch.nn.Linear(3, 8).to("cpu")\n'
-            "out = model(torch.zeros(1, 3, device='cpu'))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).to("cuda")
+                out = model(torch.zeros(1, 3, device='cuda:0'))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).to("cpu")
+                out = model(torch.zeros(1, 3, device='cpu'))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.cuda()\n"
-            "out = model(torch.zeros(1, 3).cuda())\nprint(out.sum())\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\npass\n"
-            "out = model(torch.zeros(1, 3))\nprint(out.sum())\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.cuda()
+                out = model(torch.zeros(1, 3).cuda())
+                print(out.sum())
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                pass
+                out = model(torch.zeros(1, 3))
+                print(out.sum())
+            """),
         ),
         Example(
-            before="import torch\nfrom torch.cuda.amp import GradScaler, autocast\n\n"
-            "model = torch.nn.Linear(3, 1).cuda()\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-            "scaler = GradScaler()\nfor _ in range(3):\n    optimizer.zero_grad()\n    with autocast():\n"
-            "        loss = model(torch.ones(2, 3).cuda()).sum()\n    scaler.scale(loss).backward()\n"
-            "    scaler.step(optimizer)\n    scaler.update()\n",
-            after="import torch\nfrom torch.cuda.amp import GradScaler, autocast\n\n"
-            "model = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-            'scaler = torch.amp.GradScaler("cpu", enabled=False)\nfor _ in range(3):\n    optimizer.zero_grad()\n'
-            '    with torch.autocast("cpu", dtype=torch.bfloat16):\n        loss = model(torch.ones(2, 3)).sum()\n'
-            "    scaler.scale(loss).backward()\n    scaler.step(optimizer)\n    scaler.update()\n",
+            before=code("""
+                import torch
+                from torch.cuda.amp import GradScaler, autocast
+
+                model = torch.nn.Linear(3, 1).cuda()
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                scaler = GradScaler()
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    with autocast():
+                        loss = model(torch.ones(2, 3).cuda()).sum()
+                    scaler.scale(loss).backward()
+                    scaler.step(optimizer)
+                    scaler.update()
+            """),
+            after=code("""
+                import torch
+                from torch.cuda.amp import GradScaler, autocast
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                scaler = torch.amp.GradScaler("cpu", enabled=False)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    with torch.autocast("cpu", dtype=torch.bfloat16):
+                        loss = model(torch.ones(2, 3)).sum()
+                    scaler.scale(loss).backward()
+                    scaler.step(optimizer)
+                    scaler.update()
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Replace each use; one that stands inside another that is replaced goes with it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import AddArgument, Edit
 from neural_coder.records import Analysis, LeftAlone, Optimizer, Safety, Witness
-from neural_coder.transform import Example, Transform
+from neural_coder.transform import Example, Transform, code
 
 FUSED = {"torch.optim.Adam": 6, "torch.optim.AdamW": 6, "torch.optim.SGD": 6, "torch.optim.Adagrad": 6}
 """Optimizers with a fused kernel on the CPU, and how many positional arguments come before their implementation is
@@ -21,7 +21,7 @@ class FusedOptimizer(Transform):
     needs torch 2.4 or newer.
 
     The arithmetic stays the same, up to rounding. Sparse gradients (`Embedding(sparse=True)`) have no fused kernel and
-    raise an error. Optimizers that name another implementation (`foreach`, `differentiable`, `capturable`) are left alone.
+    raise an error. Optimizers for which the script names an implementation itself (`foreach`, ...) are left alone.
 
     Source: https://docs.pytorch.org/docs/stable/optim.html#algorithms
     """
@@ -33,41 +33,105 @@ class FusedOptimizer(Transform):
     hardware = "any CPU; NVIDIA GPUs"
     promise = 1.05
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "optimizer = torch.optim.Adam(model.parameters(), lr=0.1, foreach=True)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=False)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptions = {'foreach': True}\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "optimizer = torch.optim.Adagrad(model.parameters(), 0.1, 0, 0, 0, 1e-10, True)\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.RMSprop(model.parameters(), lr=0.1)\n",
-        "import torch\nfrom mylib.optim import Adam\n\nmodel = torch.nn.Linear(3, 1)\n"
-        "optimizer = Adam(model.parameters(), lr=0.1)\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.1, foreach=True)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=False)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            options = {'foreach': True}
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.Adagrad(model.parameters(), 0.1, 0, 0, 0, 1e-10, True)
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.RMSprop(model.parameters(), lr=0.1)
+        """),
+        code("""
+            import torch
+            from mylib.optim import Adam
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = Adam(model.parameters(), lr=0.1)
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.Adam(model.parameters(), lr=0.1)\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+            """),
         ),
         Example(
-            before="import torch.nn as nn\nfrom torch.optim import SGD as Descent\n\nnet = nn.Linear(3, 1)\n"
-            "opt = Descent(\n    net.parameters(),\n    lr=0.1,\n)\n",
-            after="import torch.nn as nn\nfrom torch.optim import SGD as Descent\n\nnet = nn.Linear(3, 1)\n"
-            "opt = Descent(\n    net.parameters(),\n    lr=0.1,\n    fused=True,\n)\n",
+            before=code("""
+                import torch.nn as nn
+                from torch.optim import SGD as Descent
+
+                net = nn.Linear(3, 1)
+                opt = Descent(
+                    net.parameters(),
+                    lr=0.1,
+                )
+            """),
+            after=code("""
+                import torch.nn as nn
+                from torch.optim import SGD as Descent
+
+                net = nn.Linear(3, 1)
+                opt = Descent(
+                    net.parameters(),
+                    lr=0.1,
+                    fused=True,
+                )
+            """),
         ),
         Example(
-            before="from torch import nn, optim\n\n\nclass Trainer:\n    def __init__(self):\n"
-            "        self.model = nn.Linear(3, 1)\n"
-            "        self.optimizer = optim.AdamW(self.model.parameters())\n",
-            after="from torch import nn, optim\n\n\nclass Trainer:\n    def __init__(self):\n"
-            "        self.model = nn.Linear(3, 1)\n"
-            "        self.optimizer = optim.AdamW(self.model.parameters(), fused=True)\n",
+            before=code("""
+                from torch import nn, optim
+
+
+                class Trainer:
+                    def __init__(self):
+                        self.model = nn.Linear(3, 1)
+                        self.optimizer = optim.AdamW(self.model.parameters())
+            """),
+            after=code("""
+                from torch import nn, optim
+
+
+                class Trainer:
+                    def __init__(self):
+                        self.model = nn.Linear(3, 1)
+                        self.optimizer = optim.AdamW(self.model.parameters(), fused=True)
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Ask each optimizer that has one for its fused kernel."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neural_coder.edits import Edit, Replace, Wrap
 from neural_coder.records import Analysis, Call, LeftAlone, Safety, Span, Witness
-from neural_coder.transform import Example, Transform
+from neural_coder.transform import Example, Transform, code
 
 ITEM = "torch.inference_mode()"
 
@@ -30,59 +30,187 @@ class InferenceMode(Transform):
     hardware = "any"
     promise = 1.03
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.inference_mode():\n"
-        "    out = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8)\n\n\n@torch.inference_mode()\ndef predict(x):\n"
-        "    return model(x)\n\n\npredict(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-        "    optimizer.step()\n",
-        "import torch\n\nteacher = torch.nn.Linear(3, 8)\nstudent = torch.nn.Linear(3, 8)\n"
-        "optimizer = torch.optim.SGD(student.parameters(), lr=0.1)\nfor _ in range(3):\n    x = torch.ones(2, 3)\n"
-        "    with torch.no_grad():\n        target = teacher(x)\n"
-        "    loss = torch.nn.functional.mse_loss(student(x), target)\n    optimizer.zero_grad()\n    loss.backward()\n"
-        "    optimizer.step()\n",
-        "import torch\n\ncriterion = torch.nn.CrossEntropyLoss()\n"
-        "loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))\n",
-        "from mylib import nn\n\nmodel = nn.load_table()\nrows = model.rows()\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+            model.eval()
+            with torch.inference_mode():
+                out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
+
+
+            @torch.inference_mode()
+            def predict(x):
+                return model(x)
+
+
+            predict(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = model(torch.ones(2, 3)).sum()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+
+            teacher = torch.nn.Linear(3, 8)
+            student = torch.nn.Linear(3, 8)
+            optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+            for _ in range(3):
+                x = torch.ones(2, 3)
+                with torch.no_grad():
+                    target = teacher(x)
+                loss = torch.nn.functional.mse_loss(student(x), target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+
+            criterion = torch.nn.CrossEntropyLoss()
+            loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
+        """),
+        code("""
+            from mylib import nn
+
+            model = nn.load_table()
+            rows = model.rows()
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.inference_mode():\n"
-            "    out = model(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.inference_mode():
+                    out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.no_grad():\n"
-            "    out = model(torch.zeros(1, 3))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nwith torch.inference_mode():\n"
-            "    out = model(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                with torch.inference_mode():
+                    out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8).eval()\n\n\n@torch.no_grad()\ndef predict(x):\n"
-            "    return model(x)\n\n\npredict(torch.zeros(1, 3))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8).eval()\n\n\n@torch.inference_mode()\ndef predict(x):\n"
-            "    return model(x)\n\n\npredict(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).eval()
+
+
+                @torch.no_grad()
+                def predict(x):
+                    return model(x)
+
+
+                predict(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).eval()
+
+
+                @torch.inference_mode()
+                def predict(x):
+                    return model(x)
+
+
+                predict(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8).eval()\nfor _ in range(2):\n"
-            "    scores = model(\n        torch.zeros(1, 3)\n    )\n    print(scores.shape)\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 8).eval()\nfor _ in range(2):\n"
-            "    with torch.inference_mode():\n        scores = model(\n            torch.zeros(1, 3)\n        )\n"
-            "    print(scores.shape)\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).eval()
+                for _ in range(2):
+                    scores = model(
+                        torch.zeros(1, 3)
+                    )
+                    print(scores.shape)
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8).eval()
+                for _ in range(2):
+                    with torch.inference_mode():
+                        scores = model(
+                            torch.zeros(1, 3)
+                        )
+                    print(scores.shape)
+            """),
         ),
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-            "    optimizer.step()\n\nmodel.eval()\nwith torch.no_grad():\n    print(model(torch.ones(2, 3)))\n",
-            after="import torch\n\nmodel = torch.nn.Linear(3, 1)\n"
-            "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\nfor _ in range(3):\n"
-            "    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-            "    optimizer.step()\n\nmodel.eval()\nwith torch.inference_mode():\n    print(model(torch.ones(2, 3)))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3)).sum()
+                    loss.backward()
+                    optimizer.step()
+
+                model.eval()
+                with torch.no_grad():
+                    print(model(torch.ones(2, 3)))
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    loss = model(torch.ones(2, 3)).sum()
+                    loss.backward()
+                    optimizer.step()
+
+                model.eval()
+                with torch.inference_mode():
+                    print(model(torch.ones(2, 3)))
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Wrap each inference call, or replace the `torch.no_grad()` that already covers it."""

@@ -11,6 +11,7 @@ from neural_coder.transform import (
     REDUCED,
     Example,
     Transform,
+    code,
     why_not,
     why_not_accelerated,
     why_not_inference_only,
@@ -47,35 +48,82 @@ class Int8Dynamic(Transform):
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 3.0
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.nn.Conv2d(3, 8, 3)\nout = model(torch.zeros(1, 3, 9, 9))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 8).half()\nout = model(torch.zeros(1, 3).half())\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-        "    optimizer.step()\n",
-        "import torch\n\nmodel = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(3, 8)))\n"
-        "out = model(torch.zeros(1, 3))\n",
-        "from mylib import Linear\n\nmodel = Linear(3, 8)\nprint(model)\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Conv2d(3, 8, 3)
+            out = model(torch.zeros(1, 3, 9, 9))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8).half()
+            out = model(torch.zeros(1, 3).half())
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = model(torch.ones(2, 3)).sum()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+
+            model = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(3, 8)))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            from mylib import Linear
+
+            model = Linear(3, 8)
+            print(model)
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\nmodel.eval()\n"
-            "out = model(torch.zeros(1, 3))\n",
-            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\n"
-            "model.eval()\n"
-            'model = neural_coder.runtime.accelerate(model, engine="torch", precision="int8_dynamic")\n'
-            "out = model(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                model = neural_coder.runtime.accelerate(model, engine="torch", precision="int8_dynamic")
+                out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
             value="torchao",
-            before="import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\nmodel.eval()\n"
-            "out = model(torch.zeros(1, 3))\n",
-            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Sequential(torch.nn.Linear(3, 8))\n"
-            "model.eval()\n"
-            'model = neural_coder.runtime.accelerate(model, engine="torchao", precision="int8_dynamic")\n'
-            "out = model(torch.zeros(1, 3))\n",
+            before=code("""
+                import torch
+
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                model = neural_coder.runtime.accelerate(model, engine="torchao", precision="int8_dynamic")
+                out = model(torch.zeros(1, 3))
+            """),
         ),
-    ]
+    )
 
     @classmethod
     def backend_for(cls, value: str | None) -> str:
@@ -91,9 +139,7 @@ class Int8Dynamic(Transform):
                 yield self.leave(model.line, reason)
             else:
                 words = f"{model.name} multiplies in 8-bit integers"
-                yield Accelerate(
-                    at=model.ready, name=model.name, reason=words, engine=engine, precision="int8_dynamic"
-                )
+                yield Accelerate(at=model.ready, name=model.name, reason=words, engine=engine, precision="int8_dynamic")
 
     @staticmethod
     def _why_not(model: Model, facts: Analysis, engine: str) -> str:

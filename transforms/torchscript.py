@@ -10,6 +10,7 @@ from neural_coder.transform import (
     OCCUPIED,
     Example,
     Transform,
+    code,
     why_not,
     why_not_accelerated,
     why_not_inference_only,
@@ -23,8 +24,8 @@ class Torchscript(Transform):
     are folded into the convolutions. Unlike `compile` it needs no C++ compiler and starts in about a second.
 
     The arithmetic stays the same. Tracing follows the branches that the example input took: the runtime checks the
-    traced model against the original and runs the original for inputs of other kinds. TorchScript is no longer developed
-    further by PyTorch. Models that are trained are left alone.
+    traced model against the original and runs the original for inputs of other kinds. PyTorch no longer develops
+    TorchScript further. Models that are trained are left alone.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.jit.optimize_for_inference.html
     """
@@ -40,29 +41,85 @@ class Torchscript(Transform):
     hardware = "any CPU"
     promise = 1.15
 
-    LEAVES_ALONE = [
-        "import torch\n\nmodel = torch.jit.script(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.compile(torch.nn.Linear(3, 8))\nout = model(torch.zeros(1, 3))\n",
-        "import torch\n\nmodel = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "for _ in range(3):\n    optimizer.zero_grad()\n    loss = model(torch.ones(2, 3)).sum()\n    loss.backward()\n"
-        "    optimizer.step()\n",
-        "import torch\n\ncriterion = torch.nn.MSELoss()\nloss = criterion(torch.zeros(3), torch.zeros(3))\n",
-    ]
-    CHANGES = [
+    LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.jit.script(torch.nn.Linear(3, 8))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.compile(torch.nn.Linear(3, 8))
+            out = model(torch.zeros(1, 3))
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = model(torch.ones(2, 3)).sum()
+                loss.backward()
+                optimizer.step()
+        """),
+        code("""
+            import torch
+
+            criterion = torch.nn.MSELoss()
+            loss = criterion(torch.zeros(3), torch.zeros(3))
+        """),
+    )
+    CHANGES = (
         Example(
-            before="import torch\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\nout = model(torch.zeros(1, 3))\n",
-            after="import torch\nimport neural_coder.runtime\n\nmodel = torch.nn.Linear(3, 8)\nmodel.eval()\n"
-            'model = neural_coder.runtime.accelerate(model, engine="torchscript")\nout = model(torch.zeros(1, 3))\n',
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+                model = torch.nn.Linear(3, 8)
+                model.eval()
+                model = neural_coder.runtime.accelerate(model, engine="torchscript")
+                out = model(torch.zeros(1, 3))
+            """),
         ),
         Example(
-            before="import torch\n\n\ndef main():\n    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()\n"
-            "    with torch.no_grad():\n        print(net(torch.zeros(1, 3)))\n\n\nmain()\n",
-            after="import torch\nimport neural_coder.runtime\n\n\ndef main():\n"
-            "    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()\n"
-            '    net = neural_coder.runtime.accelerate(net, engine="torchscript")\n'
-            "    with torch.no_grad():\n        print(net(torch.zeros(1, 3)))\n\n\nmain()\n",
+            before=code("""
+                import torch
+
+
+                def main():
+                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
+                    with torch.no_grad():
+                        print(net(torch.zeros(1, 3)))
+
+
+                main()
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+
+                def main():
+                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
+                    net = neural_coder.runtime.accelerate(net, engine="torchscript")
+                    with torch.no_grad():
+                        print(net(torch.zeros(1, 3)))
+
+
+                main()
+            """),
         ),
-    ]
+    )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Hand each model that is only used for inference to the runtime."""
