@@ -1,0 +1,47 @@
+"""Make the last calls of a script again, for scripts that end before there are enough samples."""
+
+from __future__ import annotations
+
+import time
+
+from . import context
+from .recorder import Recorder
+from .sites import Site
+
+
+def fill_up(recorder: Recorder, deadline: float) -> list[str]:
+    """Repeat the last call of each inference site until its samples are enough.
+
+    Args:
+        recorder: Holds the sites.
+        deadline: Time of `time.perf_counter` at which to stop in any case.
+
+    Returns:
+        What could not be repeated, and why.
+    """
+    notes = []
+    for site in recorder.timings():
+        if site.kind == "inference" and site.last_call is not None and not site.enough(recorder.sampling):
+            note = _repeat(recorder, site, site.last_call, deadline)
+            if note:
+                notes.append(f"{site.name}: {note}")
+    return notes
+
+
+def _repeat(recorder: Recorder, site: Site, call: context.Call, deadline: float) -> str:
+    reason = call.why_not_again()
+    deadline = min(deadline, time.perf_counter() + recorder.sampling.max_seconds)
+    while not reason and not site.enough(recorder.sampling) and time.perf_counter() < deadline:
+        try:
+            with call.again() as again:
+                graphs = context.graphs_compiled()
+                context.synchronize()
+                start = time.perf_counter()
+                again()
+                context.synchronize()
+                seconds = time.perf_counter() - start
+        except Exception as error:
+            reason = f"the call could not be made again: {type(error).__name__}: {error}"
+        else:
+            recorder.take(site, call, seconds, graphs)
+    return reason

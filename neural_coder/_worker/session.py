@@ -1,0 +1,226 @@
+"""One run from start to end: prepare the process, run the script as `__main__`, write the result."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from . import instrument, load, replay, witness
+from .capture import Captures
+from .guard import Guard
+from .imports import AfterImport
+from .observe import Observer
+from .recorder import Recorder
+from .sites import Sampling
+
+PR_SET_PDEATHSIG = 1
+SHARE_OF_TIME_LIMIT = 0.85
+"""After this share of the time limit the samples at hand must do."""
+
+
+def main(job_file: str) -> None:
+    """Run the job; ends the process with the script's own exit status."""
+    job: dict[str, Any] = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    _die_with(job["parent"])
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(max(job["timeout"] - 1.0, job["timeout"] * 0.9))
+    Session(job).run()
+
+
+def _die_with(parent: int) -> None:
+    """Never outlive the process that measures us, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+class Session:
+    """What a run needs, and the steps that it takes."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.folder = Path(job["folder"])
+        self.imports = AfterImport()
+        self.guard = Guard(job["shadow"], job["root"], job["writable"])
+        self.recorder = Recorder(
+            job["probes"],
+            Sampling(**job["sampling"]),
+            seconds=job["timeout"] * SHARE_OF_TIME_LIMIT,
+            to_the_end=job["to_the_end"],
+        )
+        self.captures = Captures(job["capture_to"], job["compare_with"])
+        self.observer = Observer(self.recorder, job["shadow"], job["root"])
+        self.before_loop: load.Snapshot | None = None
+        self.wrong_probe = ""
+        self.notes: list[str] = []
+
+    # --- before the script
+
+    def run(self) -> None:
+        """Run the script and leave with its exit status."""
+        job = self.job
+        sys.dont_write_bytecode = True
+        self.recorder.stop = self._stop
+        self.recorder.reached = self._reached
+        self.recorder.watcher = self.captures
+        self._await_imports()
+        probes = instrument.probes_by_file(job["probes"])
+        instrument.install(probes, self.recorder.probe, self._probe_not_found)
+        self._set_paths()
+        sys.addaudithook(self.guard.hook)
+        random.seed(job["seed"])
+        sys.argv = [job["script"], *job["args"]]
+        data = Path(job["script"]).read_bytes()
+        try:
+            code = instrument.instrument(data, job["script"], probes.get(job["script"], {}))
+        except instrument.ProbeNotFound as error:
+            self._probe_not_found(error)
+            self._finish({"ended": "error", "code": 1})
+            sys.exit(1)
+        except SyntaxError as error:
+            self._failed(error)
+        self._execute(code)
+
+    def _await_imports(self) -> None:
+        seed = self.job["seed"]
+        self.imports.add("numpy", lambda numpy: numpy.random.seed(seed % 2**32))
+        self.imports.add("torch", lambda torch: torch.manual_seed(seed))
+        witness.await_imports(self.imports)
+        self.guard.await_imports(self.imports)
+        if self.job["observe"]:
+            self.imports.add("torch", self.observer.start)
+        sys.meta_path.insert(0, self.imports)
+
+    def _set_paths(self) -> None:
+        """Make `sys.path` what it is when the script is run by hand, with the shadow in the project's place."""
+        here = str(Path(__file__).resolve().parent)
+        folder = str(Path(self.job["script"]).parent)
+        sys.path[:] = [folder if Path(entry or ".").resolve() == Path(here) else entry for entry in sys.path]
+        sys.path[:] = [self.guard.shadow_of(entry) for entry in sys.path]
+        for name, module in list(sys.modules.items()):
+            if name.startswith("__editable__"):
+                _map_editable(module, self.guard)
+        if importlib_finds_us() is False:
+            sys.path.append(self.job["support"])
+
+    def _probe_not_found(self, error: instrument.ProbeNotFound) -> None:
+        self.wrong_probe = str(error)
+
+    # --- the script
+
+    def _execute(self, code: CodeType) -> None:
+        module = ModuleType("__main__")
+        module.__dict__.update(__file__=self.job["script"], __builtins__=builtins, __cached__=None)
+        sys.modules["__main__"] = module
+        try:
+            exec(code, module.__dict__)
+            self._join_threads()
+        except SystemExit as leave:
+            self._exited(leave)
+        except BaseException as error:
+            self._failed(error)
+        else:
+            self._finish({"ended": "end", "code": 0})
+
+    def _join_threads(self) -> None:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+
+    def _exited(self, leave: SystemExit) -> None:
+        code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        if code == 0:
+            self._join_threads()
+        self._finish({"ended": "end" if code == 0 else "exit", "code": code})
+        raise leave
+
+    def _failed(self, error: BaseException) -> None:
+        missing = getattr(error, "name", "") if isinstance(error, ModuleNotFoundError) else ""
+        message = f"{type(error).__name__}: {error}".strip().split("\n")[0][:400]
+        self._finish({"ended": "error", "code": 1, "message": message, "missing_module": missing or ""})
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+
+    def _reached(self) -> None:
+        self.before_loop = load.Snapshot()
+        with self.guard.paused():
+            (self.folder / "reached").touch()
+
+    # --- after the script, or in its midst
+
+    def _stop(self) -> None:
+        """There are enough samples: write the result and leave at once."""
+        self._finish({"ended": "stopped", "code": 0})
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()  # type: ignore[union-attr]
+        ctypes.CDLL(None).fflush(None)
+        os._exit(0)
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        with self.guard.paused():
+            loop_end = load.Snapshot()
+            self.recorder.switch_off()
+            if result["code"] == 0:
+                self._look_closer(result["ended"])
+            result["timings"] = [site.as_json() for site in self.recorder.timings()]
+            result["losses"] = self.recorder.losses
+            result["loop_seconds"] = self.recorder.loop_seconds
+            result["model_seconds"] = self.recorder.model_seconds
+            result["comparison"] = self.captures.comparison
+            result["witness"] = witness.as_json()
+            result["observed"] = self.observer.seen()
+            result["peak_memory_bytes"] = load.peak_memory_bytes()
+            result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
+            result["versions"] = load.versions()
+            result["notes"] = self.notes
+            result["wrong_probe"] = self.wrong_probe
+            unfinished = self.folder / "result.json.part"
+            unfinished.write_text(json.dumps(result), encoding="utf-8")
+            unfinished.replace(self.folder / "result.json")
+
+    def _look_closer(self, ended: str) -> None:
+        """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
+        deadline = time.perf_counter() + self.job["timeout"] * (1 - SHARE_OF_TIME_LIMIT) / 2
+        steps = [
+            ("the replay of calls", lambda: replay.fill_up(self.recorder, deadline) if ended == "end" else None),
+            ("the comparison of outputs", self.captures.finish),
+            ("the witness", lambda: witness.take(self.recorder)),
+        ]
+        for name, step in steps:
+            try:
+                step()
+            except Exception as error:
+                self.notes.append(f"{name} failed: {type(error).__name__}: {error}")
+
+
+def importlib_finds_us() -> bool:
+    """Whether the script's Python has the package whose runtime patched scripts import."""
+    import importlib.util
+
+    return importlib.util.find_spec("neural_coder") is not None
+
+
+def _map_editable(module: ModuleType, guard: Guard) -> None:
+    """Point the finder of an editable install (setuptools) from the project to its shadow."""
+    mapping = getattr(module, "MAPPING", None)
+    if isinstance(mapping, dict):
+        for name, path in mapping.items():
+            mapping[name] = guard.shadow_of(path)
+    namespaces = getattr(module, "NAMESPACES", None)
+    if isinstance(namespaces, dict):
+        for name, paths in namespaces.items():
+            namespaces[name] = [guard.shadow_of(path) for path in paths]

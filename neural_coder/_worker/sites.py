@@ -1,0 +1,116 @@
+"""What is known about one site while the script runs: its timings, and whether they are enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .context import Call
+
+STARTUP_LIMIT = 400
+"""Calls after which a site counts as started even if something still compiles in each."""
+
+
+class Sampling:
+    """When a site has been measured enough; see `neural_coder.bench.protocol.Sampling`."""
+
+    def __init__(
+        self, *, warmup: int, min_samples: int, max_samples: int, min_seconds: float, max_seconds: float
+    ) -> None:
+        self.warmup = warmup
+        self.min_samples = min_samples
+        self.max_samples = max_samples
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+
+
+class Site:
+    """The timings of one site."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+        self.calls = 0
+        self.warmup: list[float] = []
+        self.samples: list[float] = []
+        self.sizes: set[int | None] = set()
+        self.last_end = 0.0
+        self.last_call: Call | None = None
+        self._warm = 0
+
+    def add(self, seconds: float, sampling: Sampling, *, startup: bool) -> None:
+        """Take the time of one call.
+
+        Args:
+            seconds: How long it took.
+            sampling: What counts as warm-up.
+            startup: Something was compiled or converted in this call, or has yet to be: it is no sample, and the
+                warm-up starts again behind it.
+        """
+        if startup and len(self.warmup) < STARTUP_LIMIT:
+            self._warm = 0
+            self.warmup.append(seconds)
+        elif self._warm < sampling.warmup and not self._warm_long_enough(sampling):
+            self._warm += 1
+            self.warmup.append(seconds)
+        elif len(self.samples) < sampling.max_samples:
+            self.samples.append(seconds)
+
+    def _warm_long_enough(self, sampling: Sampling) -> bool:
+        # Where one call takes half a minute, a third one for warming up would eat the time for samples.
+        return self._warm >= 1 and sum(self.warmup[-self._warm :]) > sampling.max_seconds
+
+    def enough(self, sampling: Sampling) -> bool:
+        """Whether the samples are enough."""
+        count, seconds = len(self.samples), sum(self.samples)
+        if count >= sampling.max_samples or (count >= 1 and seconds >= sampling.max_seconds):
+            return True
+        return count >= sampling.min_samples and seconds >= sampling.min_seconds
+
+    def see_size(self, size: int | None) -> None:
+        """Note how many items a call had."""
+        if len(self.sizes) < 100:
+            self.sizes.add(size)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record for the parent: a `SiteTiming`."""
+        items = next(iter(self.sizes)) if len(self.sizes) == 1 else None
+        return {
+            "site": self.name,
+            "kind": self.kind,
+            "calls": self.calls,
+            "warmup": self.warmup,
+            "samples": self.samples,
+            "items": items,
+        }
+
+
+class StepClock:
+    """Measures training steps: from the first forward after the last step's end to the end of this one."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._overhead = 0.0
+        self._graphs = 0
+        self._size: int | None = None
+
+    def open(self, start: float, overhead: float, graphs: int, size: int | None) -> None:
+        """A forward began at `start`; it opens a step unless one is open."""
+        if self._start is None:
+            self._start, self._overhead, self._graphs, self._size = start, overhead, graphs, size
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a forward has been seen since the last step's end."""
+        return self._start is not None
+
+    def close(self, site: Site, sampling: Sampling, *, start: float, end: float, overhead: float, graphs: int) -> None:
+        """The step ended at `end`, with the call that began at `start`; `overhead` is what probes cost so far."""
+        if self._start is None:
+            self.open(start, overhead, graphs, None)
+        begin = start if self._start is None else self._start
+        site.calls += 1
+        site.see_size(self._size)
+        site.last_end = end
+        site.add(end - begin - (overhead - self._overhead), sampling, startup=graphs != self._graphs)
+        self._start = None

@@ -1,0 +1,47 @@
+"""Turn what a child process has left into records and readable text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neural_coder.bench.shadow import Shadow
+from neural_coder.records import Comparison, SiteTiming, Witness
+
+LINES_KEPT = 40
+BYTES_READ = 256 * 1024
+
+
+def timing_from(entry: Mapping[str, Any]) -> SiteTiming:
+    """The record of one site's timings."""
+    return SiteTiming(**{**entry, "warmup": tuple(entry["warmup"]), "samples": tuple(entry["samples"])})
+
+
+def comparison_from(entry: Mapping[str, Any] | None) -> Comparison | None:
+    """The record of a comparison, if one was made."""
+    return Comparison(**entry) if entry is not None else None
+
+
+def witness_from(entry: Mapping[str, Any]) -> Witness:
+    """The record of what was seen."""
+    sets = {name: frozenset(entry[name]) for name in ("dtypes", "batch_sizes") if name in entry}
+    return Witness(**{**entry, **sets})
+
+
+def tail_of(file: Path, shadow: Shadow, worker: Path) -> str:
+    """The last lines of standard error as they would look had the script been run by hand.
+
+    Args:
+        file: What the process wrote to standard error.
+        shadow: Where it ran; its paths become the user's own.
+        worker: Our own code in the process; its frames are left out of tracebacks.
+    """
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - BYTES_READ))
+        text = stream.read().decode("utf-8", errors="replace")
+    frame = rf'^  File "(?:{re.escape(str(worker))}/.*|<frozen importlib[^"]*>)", line .*\n(?:    .*\n)*'
+    text = re.sub(frame, "", text, flags=re.MULTILINE)
+    text = text.replace(str(shadow.root), str(shadow.real))
+    return "\n".join(text.rstrip().splitlines()[-LINES_KEPT:])

@@ -1,0 +1,302 @@
+"""Run one variant of the user's script in a child process, and read what came of it.
+
+Whatever the script does wrong is a value in the result; nothing of it is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import neural_coder
+from neural_coder.bench.machine import usable_cores
+from neural_coder.bench.protocol import Job
+from neural_coder.bench.reading import comparison_from, tail_of, timing_from, witness_from
+from neural_coder.bench.shadow import Shadow, remove_leftovers
+from neural_coder.records import Ending, Run
+
+WORKER = Path(neural_coder.__file__).resolve().parent / "_worker" / "worker.py"
+MARK = "NEURAL_CODER_RUN"
+"""Environment variable that all processes of a run inherit, so that none is left behind."""
+STREAM_LIMIT = 256 * 1024 * 1024
+GRACE = 2.0
+"""Seconds between asking processes to end and ending them."""
+
+
+def run(job: Job) -> Run:
+    """Run the script once, as the job says.
+
+    Args:
+        job: Which script, patched how, probed where, and when to stop.
+
+    Returns:
+        Raw figures and how the process ended. The user's files are as they were, and no process is left.
+    """
+    remove_leftovers()
+    with Shadow(job.root, job.script, job.patched, job.cwd) as shadow:
+        return _Child(job, shadow).run()
+
+
+class _Child:
+    """One child process, from its job file to its result."""
+
+    def __init__(self, job: Job, shadow: Shadow) -> None:
+        self._job = job
+        self._shadow = shadow
+        self._folder = shadow.folder
+        self._mark = shadow.folder.name
+
+    def run(self) -> Run:
+        self._write_job()
+        began = time.perf_counter()
+        stdout, stderr = self._folder / "stdout", self._folder / "stderr"
+        try:
+            with stdout.open("wb") as out, stderr.open("wb") as err:
+                process = self._start(out, err)
+                try:
+                    killed = self._wait(process, began + self._job.timeout, (stdout, stderr))
+                finally:
+                    _end_group(process, self._mark)
+        except OSError as error:
+            message = f"{self._job.python} could not be started: {error.strerror}."
+            return Run(ending=Ending(kind="unusable", message=message))
+        return self._read(process.returncode, killed, time.perf_counter() - began)
+
+    # --- before
+
+    def _write_job(self) -> None:
+        job, shadow = self._job, self._shadow
+        (self._folder / "support").mkdir()
+        (self._folder / "support" / "neural_coder").symlink_to(WORKER.parent.parent, target_is_directory=True)
+        text = json.dumps(
+            {
+                "parent": os.getpid(),
+                "folder": str(self._folder),
+                "support": str(self._folder / "support"),
+                "script": str(shadow.script),
+                "args": [shadow.argument(arg) for arg in job.args],
+                "shadow": str(shadow.root),
+                "root": str(job.root.resolve()),
+                "writable": [str(folder) for folder in _writable_folders(job.root.resolve())],
+                "probes": [
+                    {"file": str(shadow.path_of(path)), "site": probe.site, "kind": probe.kind, **asdict(probe.call)}
+                    for path, probes in job.probes.items()
+                    for probe in probes
+                ],
+                "seed": job.seed,
+                "timeout": job.timeout,
+                "to_the_end": job.to_the_end,
+                "capture_to": str(job.capture_to) if job.capture_to else None,
+                "compare_with": str(job.compare_with) if job.compare_with else None,
+                "sampling": asdict(job.sampling),
+                "observe": job.observe,
+            }
+        )
+        (self._folder / "job.json").write_text(text, encoding="utf-8")
+
+    def _environment(self) -> dict[str, str]:
+        threads = str(self._job.threads or usable_cores())
+        given = os.environ
+        environment = {
+            **{name: given.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+            "PYTHONHASHSEED": str(self._job.seed % 2**32),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PWD": str(self._shadow.cwd),
+        }
+        return {**given, **environment, **self._job.environment, MARK: self._mark}
+
+    def _start(self, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(self._job.python), str(WORKER), str(self._folder / "job.json")],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=self._shadow.cwd,
+            env=self._environment(),
+            start_new_session=True,
+        )
+
+    # --- during
+
+    def _wait(self, process: subprocess.Popen[bytes], deadline: float, streams: tuple[Path, ...]) -> str:
+        """Sleep until the process ends; says why it has to be ended, or nothing."""
+        while not _sleep_until_end(process, min(1.0, max(deadline - time.perf_counter(), 0.01))):
+            if time.perf_counter() >= deadline:
+                return "timed_out"
+            if any(stream.stat().st_size > STREAM_LIMIT for stream in streams):
+                return "output"
+        return ""
+
+    # --- after
+
+    def _read(self, code: int, killed: str, seconds: float) -> Run:
+        result = self._result()
+        ending = self._ending(result, code, killed)
+        if result is None:
+            return Run(ending=ending, wall_seconds=seconds)
+        return Run(
+            ending=ending,
+            timings=tuple(timing_from(entry) for entry in result["timings"]),
+            losses=tuple(result["losses"]),
+            comparison=comparison_from(result["comparison"]),
+            witness=witness_from(result["witness"]),
+            metric=self._metric(),
+            ended_by_itself=result["ended"] == "end",
+            wall_seconds=seconds,
+            loop_seconds=result["loop_seconds"],
+            model_seconds=result["model_seconds"],
+            peak_memory_bytes=result["peak_memory_bytes"],
+            disturbed=result["disturbed"],
+            versions=result["versions"],
+            observed=tuple(result["observed"]),
+        )
+
+    def _result(self) -> dict[str, Any] | None:
+        try:
+            result: dict[str, Any] = json.loads((self._folder / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return result
+
+    def _ending(self, result: dict[str, Any] | None, code: int, killed: str) -> Ending:
+        tail = tail_of(self._folder / "stderr", self._shadow, WORKER.parent)
+        if result is None:
+            return _ending_without_result(self._job, code, killed, (self._folder / "reached").exists(), tail)
+        if result["wrong_probe"]:
+            message = f"A probe of Neural Coder has no call at its place ({result['wrong_probe']}); please report this."
+            return Ending(kind="no_result", code=result["code"], message=message, stderr_tail=tail)
+        if result["ended"] == "error" and result.get("missing_module") == "torch":
+            message = f"PyTorch is not installed in {self._job.python}."
+            return Ending(kind="unusable", code=1, message=message, stderr_tail=tail)
+        if result["ended"] in ("error", "exit"):
+            message = result.get("message") or f"The script exited with status {result['code']}."
+            return Ending(kind="crashed", code=result["code"], message=message, stderr_tail=tail)
+        message = " ".join(result["notes"])
+        if not any(timing["samples"] for timing in result["timings"]):
+            message = _why_no_samples(result, message)
+            return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)
+        return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
+
+    def _metric(self) -> float | None:
+        if not self._job.pattern:
+            return None
+        text = (self._folder / "stdout").read_text(encoding="utf-8", errors="replace")
+        return last_number(self._job.pattern, text)
+
+
+def last_number(pattern: str, text: str) -> float | None:
+    """The number in the first group of a pattern's last match; None without a match or when it is no number.
+
+    Args:
+        pattern: A regular expression.
+        text: What the script printed.
+    """
+    found = None
+    for found in re.finditer(pattern, text):  # noqa: B007 - the last match counts
+        pass
+    if found is None or not found.groups() or found[1] is None:
+        return None
+    try:
+        return float(found[1])
+    except ValueError:
+        return None
+
+
+def _why_no_samples(result: dict[str, Any], note: str) -> str:
+    reached = sum(timing["calls"] for timing in result["timings"])
+    if not reached:
+        return f"The script ran to its end, but came to no probed call. {note}".strip()
+    return f"The script ran to its end with {reached} probed call(s), too few for a figure. {note}".strip()
+
+
+def _ending_without_result(job: Job, code: int, killed: str, reached: bool, tail: str) -> Ending:
+    if killed == "timed_out":
+        where = "while model calls were being measured" if reached else "before any model call was reached"
+        message = f"The time limit of {job.timeout:g} s came {where}."
+        return Ending(kind="timed_out", code=code, message=message, stderr_tail=tail)
+    if killed == "output":
+        message = f"The script wrote more than {STREAM_LIMIT // 2**20} MiB of output and was ended."
+        return Ending(kind="no_result", code=code, message=message, stderr_tail=tail)
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
+        message = f"The process was ended by {name}{hint} and left no result."
+    else:
+        message = f"The process vanished with exit status {code} and left no result."
+    return Ending(kind="no_result", code=code, message=message, stderr_tail=tail)
+
+
+def _writable_folders(root: Path) -> list[Path]:
+    """Folders of a project that its libraries may write to: caches and settings, where it is a home folder."""
+    home = Path.home()
+    folders = [Path(value) for name, value in os.environ.items() if name in ("TORCHINDUCTOR_CACHE_DIR", "HF_HOME")]
+    if home.is_relative_to(root):
+        with contextlib.suppress(OSError):
+            folders += [entry for entry in home.iterdir() if entry.name.startswith(".") and entry.is_dir()]
+    temporary = Path("/tmp" if sys.platform != "darwin" else "/private/tmp")
+    if temporary.is_relative_to(root):
+        folders.append(temporary)
+    return [folder for folder in folders if folder.is_relative_to(root)]
+
+
+# --- waiting and ending
+
+
+def _sleep_until_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Sleep until the process ends or the time is over, without waking up in between; whether it has ended."""
+    if hasattr(os, "pidfd_open") and process.poll() is None:
+        import select
+
+        try:
+            handle = os.pidfd_open(process.pid)
+        except OSError:
+            pass
+        else:
+            try:
+                select.select([handle], [], [], seconds)
+            finally:
+                os.close(handle)
+            return process.poll() is not None
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end_group(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End the process and all that it has started, also those that went to a session of their own."""
+    _signal_all(process.pid, mark, signal.SIGTERM)
+    deadline = time.perf_counter() + GRACE
+    while time.perf_counter() < deadline and (process.poll() is None or _marked(mark)):
+        time.sleep(0.02)
+    _signal_all(process.pid, mark, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_all(group: int, mark: str, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+    for pid in _marked(mark):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes whose environment says that they belong to a run (Linux; elsewhere the group must do)."""
+    needle = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if needle in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
