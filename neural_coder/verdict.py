@@ -42,7 +42,7 @@ def judge(
     """
     numbers = _measure(plan, baseline, variant, accuracy)
     status, reason = _decide(numbers, variant, no_effect, criterion, final=final)
-    return replace(numbers, status=status, reason=reason)
+    return replace(numbers, status=status, reason=reason if reason.endswith((".", "!", "?")) else f"{reason}.")
 
 
 def choose(verdicts: Iterable[Verdict]) -> Verdict | None:

@@ -197,8 +197,8 @@ def _judge_outputs(result: _Result, safety: Safety, variant: Comparison) -> Accu
             f"The variant's calls got other inputs than the original's ({detail}), so that single calls cannot be "
             "compared; a metric (--metric) can."
         )
-    if error > bound:
-        detail += f"; at most {percent(bound)} is allowed for the relative error"
+    if error > bound and loss <= result.allowed:
+        return result.lost(loss, f"{_sentence(detail)}; a difference of at most {percent(bound)} is allowed.")
     return result.decided(kept, loss, detail)
 
 
@@ -305,9 +305,7 @@ class _Result:
 
     def decided(self, kept: bool, loss: float, detail: str) -> Accuracy:
         ending = "." if kept else f"; a loss of at most {percent(self.allowed)} is allowed."
-        return self._accuracy(
-            verified=True, kept=kept, loss=max(0.0, loss), reason=detail[:1].upper() + detail[1:] + ending
-        )
+        return self._accuracy(verified=True, kept=kept, loss=max(0.0, loss), reason=_sentence(detail) + ending)
 
     def _accuracy(self, *, verified: bool, kept: bool, loss: float | None, reason: str) -> Accuracy:
         return Accuracy(
@@ -320,6 +318,10 @@ class _Result:
             value=self.value,
             reason=reason,
         )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _finite(value: float | None) -> float | None:

@@ -47,6 +47,7 @@ def dumps(data: Mapping[str, Any]) -> str:
 
 def to_dict(report: Report) -> dict[str, Any]:
     """The whole report as plain data."""
+    baseline = _baseline(report.baseline)
     best = next((verdict for verdict in report.verdicts if verdict.plan.id == report.chosen), None)
     data = {
         "schema": SCHEMA_VERSION,
@@ -56,8 +57,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         "versions": report.versions,
         "criterion": _criterion(report.criterion),
         "sites": _sites(report),
-        "baseline": _baseline(report.baseline),
-        "variants": [_variant(verdict, report.reproduce) for verdict in report.verdicts],
+        "baseline": baseline,
+        "variants": [_variant(verdict, report.reproduce, baseline["model_share"]) for verdict in report.verdicts],
         "chosen": report.chosen,
         "conclusion": conclusion(best, report.verdicts),
         "confirmed": None if report.confirmed is None else {"speedup": _interval(report.confirmed)},
@@ -103,14 +104,16 @@ def _baseline(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _variant(verdict: Verdict, reproduce: Mapping[str, str]) -> dict[str, Any]:
+def _variant(verdict: Verdict, reproduce: Mapping[str, str], share: float | None) -> dict[str, Any]:
+    speedup = verdict.speedup
     return {
         "id": verdict.plan.id,
         "features": [str(feature) for feature in verdict.plan.features],
         "backend": verdict.plan.backend,
         "status": verdict.status,
         "reason": verdict.reason,
-        "speedup": _interval(verdict.speedup),
+        "speedup": _interval(speedup),
+        "end_to_end_speedup": stats.end_to_end_limit(share, speedup.median) if speedup and share is not None else None,
         "seconds_per_call": _interval(verdict.seconds_per_call),
         "accuracy": _accuracy(verdict.accuracy),
         "startup_seconds": verdict.startup_seconds,
