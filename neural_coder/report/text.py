@@ -81,14 +81,17 @@ def features_text(data: Mapping[str, Any], width: int | None = None, *, color: b
         width: Columns; None: the terminal's.
         color: Whether to add colours for a terminal.
     """
-    table = _table("feature", "scripts that", "risk", "what it does")
+    parts: list[RenderableType] = []
     for feature in data["features"]:
         name = feature["name"] + (f"={'|'.join(feature['values'])}" if feature.get("values") else "")
-        asked = "" if feature.get("automatic", True) else " Only when asked for."
-        what = Text.assemble(_clean(feature["summary"]), asked, "\n", (_clean(feature["hardware"]), "dim"))
-        tasks = "\n".join({"inference": "infer", "training": "train"}.get(task, task) for task in feature["tasks"])
-        table.add_row(Text(name, style="bold"), tasks, feature["risk"], what)
-    return _render(table, width, color=color)
+        tasks = " and ".join({"inference": "infer", "training": "train"}.get(task, task) for task in feature["tasks"])
+        asked = "" if feature.get("automatic", True) else "; only when asked for"
+        parts.append(
+            Text.assemble((_clean(name), "bold"), f"  for scripts that {tasks}; risk: {feature['risk']}{asked}")
+        )
+        parts.append(Padding(Text(_clean(feature["summary"])), (0, 0, 0, 4)))
+        parts.append(Padding(Text(f"On: {_clean(feature['hardware'])}.", style="dim"), (0, 0, 0, 4)))
+    return _render(Group(*parts), width, color=color)
 
 
 def doctor_text(data: Mapping[str, Any], width: int | None = None, *, color: bool = False) -> str:
@@ -111,8 +114,8 @@ def doctor_text(data: Mapping[str, Any], width: int | None = None, *, color: boo
         how = [reason] * bool(reason) + [f"Install: {install}"] * (bool(install) and not engine["usable"])
         title = engine.get("title") or engine["name"]
         engines.add_row(_clean(title), _clean(engine.get("version") or _NOTHING), usable, _clean("\n".join(how)))
-    parts: list[RenderableType] = [facts]
-    return _render(Group(*parts, *([Text(), engines] if engines.row_count else [])), width, color=color)
+    parts: list[RenderableType] = [facts, Text(), engines] if engines.row_count else [facts]
+    return _render(Group(*parts), width, color=color)
 
 
 # --- result ---------------------------------------------------------------------------------------------------------
