@@ -13,7 +13,6 @@ from neural_coder.transform import (
     code,
     why_not,
     why_not_accelerated,
-    why_not_inference_only,
 )
 
 
@@ -154,9 +153,11 @@ class Compile(Transform):
 
     @staticmethod
     def _may_freeze(model: Model, facts: Analysis) -> bool:
-        """Whether nothing changes the weights: frozen code would go on using the old ones."""
-        trains = bool(facts.training or facts.steps)
-        return not why_not_inference_only(model, facts) and (model.inferred or not trains)
+        """Whether nothing changes the weights: frozen code would go on using the old ones.
+
+        Where anything is trained, the weights of other models may follow (an average of weights, a synced copy).
+        """
+        return not (model.trained or facts.training or facts.steps)
 
     def no_effect(self, before: Witness, after: Witness) -> str:
         """It took effect when a graph was compiled."""
