@@ -223,7 +223,8 @@ def _student(degrees: int) -> float:
         return _STUDENT[degrees - 1]
     z = statistics.NormalDist().inv_cdf(0.975)
     # Cornish-Fisher expansion, exact to three digits from ten degrees on (Abramowitz and Stegun, 26.7.5).
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return sum(term / degrees**power for power, term in enumerate(terms))
 
 
 def _exp(value: float) -> float:
