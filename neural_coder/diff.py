@@ -1,6 +1,6 @@
-"""Unified diffs that `git apply` takes, in bytes.
+r"""Unified diffs that `git apply` takes, in bytes.
 
-Lines end at `\\n` only, as they do for git: a `\\r` or a form feed is part of its line. Lines that occur once in both
+Lines end at `\n` only, as they do for git: a `\r` or a form feed is part of its line. Lines that occur once in both
 texts anchor the comparison (patience diff), which keeps it fast on long files where `difflib` alone is quadratic.
 """
 
@@ -17,7 +17,8 @@ CONTEXT = 3
 _SMALL = 250_000
 """Gaps of at most this many line pairs are left to difflib."""
 _ESCAPES = {
-    0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0B: "\\v", 0x0C: "\\f", 0x0D: "\\r", 0x22: '\\"', 0x5C: "\\\\",
+    0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0B: "\\v", 0x0C: "\\f", 0x0D: "\\r",
+    0x22: '\\"', 0x5C: "\\\\",
 }  # fmt: skip
 
 

@@ -1,0 +1,72 @@
+"""The promises of a patch, checked before anyone sees it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+
+from neural_coder.diff import changed_blocks
+from neural_coder.errors import InternalError, UserError
+from neural_coder.patching.layout import Layout
+from neural_coder.patching.outcome import Refusal, Unpatchable
+from neural_coder.source import Source
+
+
+def check(before: Source, after: Source, layout: Layout, touched: Iterable[tuple[int, int]]) -> None:
+    """Check that a patched file is Python, keeps its comments, and differs only where an edit wanted it to.
+
+    Args:
+        before: The file.
+        after: The patched file.
+        layout: Of the original.
+        touched: First and last lines of the original's statements that an edit may change.
+
+    Raises:
+        InternalError: A promise would be broken.
+        Refusal: The file was broken before.
+    """
+    try:
+        patched = Layout(after.text)
+        _compile(after.text)
+    except (SyntaxError, ValueError) as error:
+        _refuse_broken(before, error)
+        raise InternalError(f"{before.path}: the patched file would not be Python ({error}).") from error
+    lost = Counter(comment.text for comment in layout.comments) - Counter(comment.text for comment in patched.comments)
+    if lost:
+        raise InternalError(f"{before.path}: the patch would lose the comment {next(iter(lost))!r}.")
+    _check_lines(before, after, touched)
+    try:
+        after.encode()
+    except UserError as error:
+        raise Refusal(Unpatchable(reason=str(error))) from error
+
+
+def _compile(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compile(text, "<patched>", "exec", dont_inherit=True)
+
+
+def _refuse_broken(before: Source, error: Exception) -> None:
+    try:
+        _compile(before.text)
+    except (SyntaxError, ValueError) as original:
+        raise Refusal(Unpatchable(reason=f"the file does not compile: {original}.")) from error
+
+
+def _check_lines(before: Source, after: Source, touched: Iterable[tuple[int, int]]) -> None:
+    """Changed and removed lines must be those of an edited statement; blank lines may come and go beside them."""
+    allowed = {line for first, last in touched for line in range(first, last + 1)}
+    old, new = _lines(before.text), _lines(after.text)
+    for block in changed_blocks(old, new):
+        for index in range(block.a_from, block.a_to):
+            if index + 1 not in allowed and old[index].strip():
+                raise InternalError(f"{before.path}: the patch would change line {index + 1}, which no edit names.")
+
+
+def _lines(text: str) -> list[bytes]:
+    """Lines as Python counts them, without their ends: the last line may get one."""
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    return [line.encode("utf-8", "surrogatepass") for line in plain.split("\n")]
