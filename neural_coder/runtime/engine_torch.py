@@ -1,0 +1,82 @@
+"""PyTorch without a compiler: weights in bfloat16, or PyTorch's own dynamic quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
+
+if TYPE_CHECKING:
+    import torch
+
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.nn.quantized.")
+
+
+class DynamicallyQuantized(Conversion):
+    """A copy whose linear and recurrent layers hold weights in 8 bits."""
+
+    def dtypes(self) -> Iterator[str]:
+        """Names of the types of its weights; packed ones are `qint8`."""
+        yield from super().dtypes()
+        yield "qint8"
+
+
+class TorchEngine(Engine):
+    """Eager PyTorch."""
+
+    precisions = ("fp32", "bf16", "int8_dynamic")
+    takes_objects = True
+
+    def original_suffices(self, precision: str) -> bool:
+        """At fp32 this is how the original runs."""
+        return precision == "fp32"
+
+    def tolerance(self, precision: str) -> float:
+        """A few per cent for bfloat16; quantization may lose much and still keep the answers."""
+        return 0.2 if precision == "bf16" else 0.6
+
+    def memory(self, precision: str) -> float:
+        """Half the weights for bfloat16, a quarter and what packing needs for int8."""
+        return 0.5
+
+    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+        """Copy the model in bfloat16, or with quantized layers."""
+        return bf16(model) if precision == "bf16" else _int8_dynamic(model)
+
+
+def bf16(model: torch.nn.Module) -> Conversion:
+    """A copy of the model with weights in bfloat16."""
+    import torch
+
+    from neural_coder.runtime.conversion import twin
+
+    return Conversion(twin(model, torch.bfloat16), compute_dtype=torch.bfloat16)
+
+
+def _int8_dynamic(model: torch.nn.Module) -> Conversion:
+    import torch
+
+    from neural_coder.runtime.conversion import twin
+
+    try:
+        from torch.ao.quantization import quantize_dynamic
+    except ImportError as error:
+        raise CannotConvert(
+            f"PyTorch {torch.__version__} no longer has torch.ao.quantization; use engine='torchao' instead"
+        ) from error
+    layers = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
+    with torch.inference_mode(False), torch.no_grad():
+        module = quantize_dynamic(twin(model), layers, dtype=torch.qint8, inplace=True)
+    conversion = DynamicallyQuantized(module)
+    conversion.quantized_modules = sum(_is_quantized(part) for part in module.modules())
+    if not conversion.quantized_modules:
+        raise CannotConvert("it has no Linear, LSTM or GRU layer to quantize")
+    return conversion
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    return type(module).__module__.startswith(_QUANTIZED) and type(module).__name__ in ("Linear", "LSTM", "GRU")
+
+
+ENGINE = TorchEngine()

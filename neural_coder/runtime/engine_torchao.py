@@ -1,0 +1,63 @@
+"""torchao's dynamic int8, compiled: fast only with TorchInductor, which fuses the quantization of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine_inductor import Compiled
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CompiledInt8(Compiled):
+    """A compiled copy whose linear layers hold torchao's 8-bit weights."""
+
+    def dtypes(self) -> Iterator[str]:
+        """Names of the types of its weights, as they are stored."""
+        yield "int8"
+        yield from (
+            str(weight.dtype).removeprefix("torch.") for weight in self.module.parameters() if not _is_quantized(weight)
+        )
+
+
+class TorchaoEngine(Engine):
+    """torchao's quantization, compiled with freezing."""
+
+    precisions = ("int8_dynamic",)
+    modules = ("torchao",)
+    extra = "torchao"
+
+    def tolerance(self, precision: str) -> float:
+        """Quantization may lose much and still keep the answers."""
+        return 0.6
+
+    def memory(self, precision: str) -> float:
+        """A quarter of the weights, once more in the layout of the kernels, and what compiling takes."""
+        return 1.0
+
+    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+        """Quantize the linear layers of a copy."""
+        import torch
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+        from neural_coder.runtime.conversion import twin
+
+        module = twin(model)
+        with torch.inference_mode(False), torch.no_grad():
+            # Its own settings for Inductor are meant for GPUs and would change the user's other models too.
+            quantize_(module, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))
+        conversion = CompiledInt8(module)
+        conversion.quantized_modules = sum(_is_quantized(getattr(part, "weight", None)) for part in module.modules())
+        if not conversion.quantized_modules:
+            raise CannotConvert("it has no Linear layer to quantize")
+        return conversion
+
+
+def _is_quantized(weight: object) -> bool:
+    return any(base.__module__.startswith("torchao.") for base in (type(weight), type(getattr(weight, "data", None))))
+
+
+ENGINE = TorchaoEngine()

@@ -1,0 +1,83 @@
+"""TorchScript: the model traced on its inputs, frozen and optimized for inference.
+
+A trace knows one path through the model and one set of shapes, so each signature gets a trace of its own, and each is
+compared with the original twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from neural_coder.runtime.engine import CannotConvert, Conversion, Engine, Program
+
+if TYPE_CHECKING:
+    import torch
+
+    from neural_coder.runtime.structure import Call
+
+
+class Traced(Conversion):
+    """A copy that is traced for each signature."""
+
+    def program(self, call: Call, output: object) -> Program:
+        """Trace the copy on the tensors of `call`."""
+        from neural_coder.runtime.structure import Leaves, describe, rebuild
+
+        leaves = Leaves()
+        describe(output, leaves)
+        if leaves.objects or not leaves.tensors:
+            raise CannotConvert("an output is no tensor, and a trace returns tensors only")
+        traced = self._trace(call)
+        # Only the structure of the example is kept, not its memory.
+        template = rebuild(output, lambda tensor: tensor.new_empty(0))
+
+        def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+            inputs = Leaves()
+            describe(args, inputs)
+            describe(kwargs, inputs)
+            outputs = iter(traced(*inputs.tensors))
+            return rebuild(template, lambda _: next(outputs))
+
+        self.graphs += 1
+        return run
+
+    def _trace(self, call: Call) -> torch.jit.ScriptModule:
+        import torch
+
+        from neural_coder.runtime.flat import Flat
+
+        flat = Flat(self.module, call).eval()
+        with torch.no_grad():
+            traced = torch.jit.trace(flat, tuple(call.leaves.tensors), strict=False, check_trace=False)
+            return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+
+class TorchscriptEngine(Engine):
+    """Traced, frozen and optimized for inference."""
+
+    precisions = ("fp32", "bf16")
+    specialised = True
+    max_kinds = 4
+    checks = 2
+    under_autocast = False  # a trace under autocast would keep casts of weights that it must not keep
+
+    def tolerance(self, precision: str) -> float:
+        """Rounding only at fp32."""
+        return 0.2 if precision == "bf16" else 0.01
+
+    def memory(self, precision: str) -> float:
+        """Frozen weights are held a second time, in the layout of the kernels."""
+        return 1.0 if precision == "bf16" else 1.5
+
+    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+        """Copy the model, in bfloat16 where asked for."""
+        import torch
+
+        from neural_coder.runtime.conversion import twin
+
+        dtype = torch.bfloat16 if precision == "bf16" else None
+        return Traced(twin(model, dtype), compute_dtype=dtype)
+
+
+ENGINE = TorchscriptEngine()

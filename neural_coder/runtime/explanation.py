@@ -1,0 +1,48 @@
+"""What the runtime says about itself: a record of what runs, one warning, one error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AccelerationWarning(RuntimeWarning):
+    """A model could not be accelerated; its original forward runs and gives the answers."""
+
+
+class AccelerationError(RuntimeError):
+    """A model could not be accelerated, and `strict=True` asked to be told so by an exception."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What runs a model, and why."""
+
+    running: str
+    """What answered the last call: `engine/precision`, or `original`."""
+    reason: str
+    """Why the original answered, in words; empty when the engine did."""
+    engine: str
+    """The engine that was asked for; empty when the model was never given to `accelerate`."""
+    precision: str
+    calls_accelerated: int = 0
+    calls_original: int = 0
+    quantized_modules: int = 0
+    """Modules of the converted copy that compute in integers."""
+    graphs: int = 0
+    """Graphs that were compiled or traced."""
+    dtypes: frozenset[str] = frozenset()
+    """Types of the converted copy's weights, such as `bfloat16` or `qint8`."""
+    conversion_seconds: float = 0.0
+    """Spent so far on copying, converting, compiling and checking."""
+
+    def __str__(self) -> str:
+        calls = f"{self.calls_accelerated} calls accelerated, {self.calls_original} by the original"
+        if not self.engine:
+            return f"original: {self.reason}"
+        if self.reason:
+            return f"original instead of {self.engine}/{self.precision}: {self.reason} ({calls})"
+        details = [f"weights in {', '.join(sorted(self.dtypes))}"] if self.dtypes else []
+        details += [f"{self.quantized_modules} quantized modules"] if self.quantized_modules else []
+        details += [f"{self.graphs} graphs"] if self.graphs else []
+        details += [f"converted in {self.conversion_seconds:.1f} s", calls]
+        return f"{self.running}: {', '.join(details)}"

@@ -1,0 +1,172 @@
+"""Nested inputs and outputs of models: what is in them, and the same again with other tensors.
+
+Tuples, named tuples, lists, dictionaries (transformers' `ModelOutput` among them), `UserDict` and dataclasses are
+looked into; tensors, plain values and any other object are leaves. Descriptions are hashable and hold no shapes.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+from collections import UserDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from types import FunctionType, MethodType
+
+import torch
+from torch import Tensor
+
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
+_CONSTANTS = (bool, type(None))
+_PLAIN = (
+    int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format,
+    enum.Enum, range, slice, type, FunctionType, MethodType,
+)  # fmt: skip
+
+
+class Leaves:
+    """What the containers of a nested structure hold, in the order of a walk."""
+
+    __slots__ = ("objects", "plain", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.plain: list[object] = []
+        self.objects: list[object] = []
+
+
+class Call:
+    """The inputs of one call, and what they are."""
+
+    __slots__ = ("args", "key", "kwargs", "leaves")
+
+    def __init__(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        self.args: tuple[object, ...] = args
+        self.kwargs: Mapping[str, object] = kwargs
+        self.leaves = Leaves()
+        self.key: Hashable = (describe(args, self.leaves), describe(kwargs, self.leaves))
+
+    def exact_key(self) -> Hashable:
+        """The key with shapes and plain values."""
+        shapes = tuple(tensor.shape for tensor in self.leaves.tensors)
+        return (self.key, shapes, tuple(repr(value) for value in self.leaves.plain))
+
+    def with_tensors(self, replace: Callable[[Tensor], Tensor]) -> Call:
+        """The same call in fresh containers, each tensor replaced by what `replace` makes of it."""
+        args = tuple([rebuild(value, replace) for value in self.args])
+        return Call(args, {name: rebuild(value, replace) for name, value in self.kwargs.items()})
+
+    def copied(self) -> Call:
+        """The same call with copies of its tensors and of everything that can be changed."""
+        args, kwargs = copy.deepcopy((self.args, dict(self.kwargs)))
+        return Call(args, kwargs)
+
+
+def describe(value: object, leaves: Leaves) -> Hashable:
+    """Describe a nested structure without shapes, and append its leaves to `leaves`."""
+    cls = type(value)
+    if cls in _TENSORS:
+        leaves.tensors.append(value)
+        return (value.dtype, value.dim(), value.device)  # type: ignore[attr-defined]
+    if cls in _CONSTANTS:
+        return (cls, value)
+    if isinstance(value, _PLAIN):
+        leaves.plain.append(value)
+        return str(cls)
+    parts = _parts(value)
+    if parts is None:
+        leaves.objects.append(value)
+        return str(cls)
+    keys, values = parts
+    return (cls, keys, tuple([describe(item, leaves) for item in values]))
+
+
+def rebuild(value: object, replace: Callable[[Tensor], Tensor]) -> object:
+    """Build the same structure anew, each tensor replaced by what `replace` makes of it.
+
+    Plain values and other objects are handed on as they are. Tensors come in the order in which `describe` lists them.
+    """
+    if type(value) in _TENSORS:
+        return replace(value)
+    parts = None if isinstance(value, (*_PLAIN, *_CONSTANTS)) else _parts(value)
+    if parts is None:
+        return value
+    keys, values = parts
+    return _assemble(value, keys, [rebuild(item, replace) for item in values])
+
+
+def mutable_containers(value: object) -> Iterator[tuple[object, tuple[Hashable, ...], list[object]]]:
+    """Lists and dictionaries in a nested structure, each with its keys and values of now."""
+    parts = None if isinstance(value, (*_TENSORS, *_PLAIN, *_CONSTANTS)) else _parts(value)
+    if parts is None:
+        return
+    keys, values = parts
+    if isinstance(value, (list, dict, UserDict)):
+        yield value, keys, values
+    for item in values:
+        yield from mutable_containers(item)
+
+
+def contents(container: object) -> tuple[tuple[Hashable, ...], list[object]]:
+    """Keys and values that a container holds now; no keys for a list."""
+    return _parts(container) or ((), [])
+
+
+def tensors_inside(value: object, depth: int = 6) -> Iterator[Tensor | None]:
+    """All tensors that an object holds, through attributes and containers; None for a part that cannot be seen."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    if value is None or isinstance(value, (bool, *_PLAIN)):
+        return
+    inner = _inner(value)
+    if inner is None or depth == 0:
+        yield None
+        return
+    for item in inner:
+        yield from tensors_inside(item, depth - 1)
+
+
+def _inner(value: object) -> list[object] | None:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, (dict, UserDict)):
+        return list(value.values())
+    if not hasattr(value, "__dict__"):
+        return None
+    return list(vars(value).values())
+
+
+def _parts(value: object) -> tuple[tuple[Hashable, ...], list[object]] | None:
+    """Keys and values of a container that is looked into; None for a leaf."""
+    cls = type(value)
+    if cls is tuple or cls is list:
+        return (), list(value)  # type: ignore[call-overload]
+    if isinstance(value, (dict, UserDict)):
+        return tuple(value.keys()), list(value.values())
+    if isinstance(value, tuple) and hasattr(cls, "_fields"):
+        return cls._fields, list(value)
+    if dataclasses.is_dataclass(value):
+        names = tuple(field.name for field in dataclasses.fields(value) if hasattr(value, field.name))
+        return names, [getattr(value, name) for name in names]
+    return None
+
+
+def _assemble(like: object, keys: tuple[Hashable, ...], values: list[object]) -> object:
+    cls = type(like)
+    if cls is tuple or cls is list:
+        return cls(values)
+    if cls is dict:
+        return dict(zip(keys, values, strict=True))
+    if isinstance(like, tuple):
+        return cls._make(values)  # type: ignore[attr-defined]
+    fresh = copy.copy(like)
+    if isinstance(fresh, UserDict):
+        fresh.data = dict(zip(keys, values, strict=True))
+        return fresh
+    for key, value in zip(keys, values, strict=True):
+        if isinstance(fresh, dict):
+            fresh[key] = value
+        else:
+            object.__setattr__(fresh, str(key), value)
+    return fresh
