@@ -44,6 +44,15 @@ class Converted:
     kinds: dict[Hashable, Kind]
 
 
+@dataclass(slots=True)
+class Proven:
+    """A kind of call whose answer by the engine agreed with the original's."""
+
+    kind: Kind
+    conversion: Conversion
+    answer: object
+
+
 class Dispatcher:
     """The forward of an accelerated model."""
 
@@ -239,13 +248,19 @@ class Dispatcher:
         return reason
 
     def _prove_on_call(self, call: Call, watch: guards.Watch) -> object:
-        """Let the original answer the call itself; the engine answers it again for comparison."""
+        """Let the original answer; the engine answers the same again, and when they agree its answer counts."""
         before, randomness = InputsBefore(call), random_state(self._model)
         example = call.with_tensors(lambda tensor: tensor)
-        output = self._run_original("this call was for comparing", call.args, call.kwargs)
-        if not self._unsettled_by(watch):
-            self._compare(self._key(example), example, before, output, watch, randomness)
-        return output
+        output = self._run_original("the model is not converted yet", call.args, call.kwargs)
+        if self._unsettled_by(watch):
+            return output
+        proven = self._compare(self._key(example), example, before, output, watch, randomness)
+        if proven is None:
+            return output
+        self._original -= 1
+        self._accelerated += 1
+        self._reason = ""
+        return proven.kind.hand_back(call, proven.answer)
 
     def _prove_on_copies(self, call: Call, watch: guards.Watch) -> object:
         """Compare on copies of inputs that a forward changes (a key-value cache); then answer the call itself once."""
@@ -259,12 +274,11 @@ class Dispatcher:
             return self._run_original(f"inputs could not be copied ({_words(error)})", call.args, call.kwargs)
         if self._unsettled_by(twin_watch):
             return self._run_original(self._reason, call.args, call.kwargs)
-        self._compare(self._key(call), trial, before, output, watch, randomness)
-        kind = self._converted.kinds.get(self._key(call)) if self._converted else None
-        if self._converted is None or kind is None or kind.checks or kind.reason:
-            return self._run_original(self._reason, call.args, call.kwargs)
-        reason = self._objection(call, self._converted)
-        return self._run_original(reason, call.args, call.kwargs) if reason else self._run_engine(kind, call)
+        proven = self._compare(self._key(call), trial, before, output, watch, randomness)
+        reason = self._reason if proven is None else self._strange_objects(call, proven.conversion.compute_dtype)
+        if proven is None or reason:
+            return self._run_original(reason, call.args, call.kwargs)
+        return self._run_engine(proven.kind, call)
 
     def _unsettled_by(self, watch: guards.Watch) -> bool:
         """Whether the forward changed the model; too often, and it counts as a model with a state."""
@@ -285,7 +299,7 @@ class Dispatcher:
         output: object,
         watch: guards.Watch,
         randomness: RandomState,
-    ) -> None:
+    ) -> Proven | None:
         """Let the engine answer too; trust it with this kind of call when it agrees."""
         started = time.perf_counter()
         failure: Exception | None = None
@@ -302,10 +316,11 @@ class Dispatcher:
         self._seconds += time.perf_counter() - started
         if reason:
             self._refuse(key, reason, failure)
-            return
+            return None
         kind.checks -= 1
         converted.kinds[key] = kind
         self._converted = converted
+        return Proven(kind, converted.conversion, answer)
 
     def _convert(self, watch: guards.Watch) -> Converted:
         self._conversions += 1

@@ -6,6 +6,7 @@ compared with the original twice.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,10 @@ class Traced(Conversion):
         from neural_coder.runtime.flat import Flat
 
         flat = Flat(self.module, call).eval()
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # Tracing reads every property of every module, those too that a library has deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             traced = torch.jit.trace(flat, tuple(call.leaves.tensors), strict=False, check_trace=False)
             return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
