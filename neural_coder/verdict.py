@@ -73,15 +73,16 @@ def conclusion(chosen: Verdict | None, verdicts: Sequence[Verdict]) -> str:
     tried = [verdict for verdict in verdicts if verdict.status != "skipped"]
     if not tried:
         return "Keep your script: there was nothing to try."
-    doubtful = [verdict.plan.id for verdict in tried if verdict.status == "unverified" and _looks_faster(verdict)]
+    doubtful = [verdict.plan.id for verdict in tried if _looks_faster(verdict)]
     if doubtful:
         names = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
-        return f"Keep your script: nothing is surely faster. Not verified, though it looked faster: {names}."
+        return f"Keep your script: nothing is surely faster. Looked faster, but without proof: {names}."
     return f"Keep your script: nothing is faster ({count(len(tried), 'variant')} tried)."
 
 
 def _looks_faster(verdict: Verdict) -> bool:
-    return verdict.speedup is not None and verdict.speedup.low > 1.0
+    unproven = verdict.status in ("unverified", "faster")
+    return unproven and verdict.speedup is not None and verdict.speedup.low > 1.0
 
 
 def _rank(verdict: Verdict) -> tuple[float, int, str]:

@@ -34,6 +34,7 @@ _WIDTHS = (0, 10, 18, 8, 8, 11)
 _MOST_VARIANT = 48
 _NOTHING = "–"
 _NEGLIGIBLE_STARTUP = 0.1
+_SMALLEST_LOSS = 0.0005
 
 
 def result_text(data: Mapping[str, Any], width: int | None = None, *, color: bool = False) -> str:
@@ -209,7 +210,7 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
         return "not\nverified"
     if accuracy["loss"] is None:
         return "lost"
-    return f"-{percent(accuracy['loss'])}".replace("-< ", "> -") if accuracy["loss"] else "±0 %"
+    return f"-{accuracy['loss'] * 100:.2g} %" if accuracy["loss"] >= _SMALLEST_LOSS else "±0 %"
 
 
 def _startup(variant: Mapping[str, Any]) -> str:
