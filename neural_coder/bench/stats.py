@@ -224,7 +224,7 @@ def _student(degrees: int) -> float:
     z = statistics.NormalDist().inv_cdf(0.975)
     # Cornish-Fisher expansion, exact to three digits from ten degrees on (Abramowitz and Stegun, 26.7.5).
     terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return sum(term / degrees**power for power, term in enumerate(terms))
+    return math.fsum(term / math.pow(degrees, power) for power, term in enumerate(terms))
 
 
 def _exp(value: float) -> float:

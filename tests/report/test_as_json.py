@@ -111,19 +111,8 @@ def parsed(report: Report) -> dict[str, Any]:
 def test_the_documented_keys_are_there() -> None:
     data = parsed(REPORT)
     assert data["schema"] == 1
-    documented = {
-        "script",
-        "args",
-        "machine",
-        "versions",
-        "sites",
-        "baseline",
-        "variants",
-        "chosen",
-        "confirmed",
-        "diff",
-    }
-    assert documented <= set(data)
+    documented = "script args machine versions sites baseline variants chosen confirmed diff"
+    assert set(documented.split()) <= set(data)
     assert (data["script"], data["args"], data["chosen"]) == ("src/infer.py", ["--n", "3"], "bf16+int8=ao")
     assert data["machine"]["features"] == {"avx2": True}
     assert data["confirmed"]["speedup"] == {"median": 2.0, "low": 1.8, "high": 2.2}

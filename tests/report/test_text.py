@@ -76,15 +76,13 @@ def flat(shown: str) -> str:
 def test_every_variant_is_shown_with_its_status_and_reason() -> None:
     statuses = get_args(Status)
     verdicts = [
-        verdict(
-            f"variant{i}", status, f"Reason number {i} is rather long, so that it takes more than one line of text."
-        )
+        verdict(f"variant{i}", status, f"Reason {i} is rather long, so that it takes more than one line of text.")
         for i, status in enumerate(statuses)
     ]
     shown = flat(text.result_text(report(*verdicts), 80))
     for i, status in enumerate(statuses):
         assert f"variant{i} {status.replace('_', ' ')}" in shown
-        assert f"Reason number {i} is rather long, so that it takes more than one line of text." in shown
+        assert f"Reason {i} is rather long, so that it takes more than one line of text." in shown
 
 
 def test_a_row_holds_all_figures_with_units() -> None:
@@ -151,9 +149,8 @@ def test_no_line_is_wider_than_asked_and_no_word_is_lost(width: int) -> None:
 
 
 def test_text_of_the_user_is_shown_as_it_is() -> None:
-    shown = text.result_text(
-        report(verdict("bf16", "failed", "[red]tensor[0][/red] :smile: \x1b[31mred\x1b[0m\a.")), 120
-    )
+    odd = verdict("bf16", "failed", "[red]tensor[0][/red] :smile: \x1b[31mred\x1b[0m\a.")
+    shown = text.result_text(report(odd), 120)
     assert "[red]tensor[0][/red] :smile: red." in shown
     assert "\x1b" not in shown
 
@@ -253,8 +250,8 @@ def test_empty_data_is_no_crash(draw: Callable[[dict[str, Any]], str]) -> None:
 
 
 def test_making_json_does_not_load_rich() -> None:
-    code = "import sys, neural_coder.report.as_json, neural_coder.verdict; print(sorted({'rich', 'torch', 'libcst'} & set(sys.modules)))"
+    code = "import sys, neural_coder.report.as_json; print({'rich', 'torch', 'libcst'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
