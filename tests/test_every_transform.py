@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
@@ -179,3 +181,63 @@ def test_patches_of_real_scripts_keep_their_promises(script, features, tmp_path)
 def git(*command: str, cwd: Path) -> None:
     done = subprocess.run(["git", *command], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- with torch -------------------------------------------------------------------------------------------------------
+
+RUN_ALL = """
+import json, sys, torch
+
+def result(code):
+    torch.manual_seed(0)
+    names = {"__name__": "__main__"}
+    exec(compile(code, "example", "exec"), names)
+    out = names.get("out")
+    return out.detach().float() if isinstance(out, torch.Tensor) and out.is_floating_point() else None
+
+problems = {}
+for label, before, after, allowed in json.load(sys.stdin):
+    try:
+        new = result(after)
+        old = result(before) if before else None
+        if old is not None and not torch.allclose(old, new, rtol=allowed, atol=allowed):
+            problems[label] = f"{old} became {new}"
+    except BaseException as error:
+        problems[label] = repr(error)
+json.dump(problems, open(sys.argv[1], "w"))
+"""
+ALLOWED = {Safety.SAME_MATH: 1e-5, Safety.CLOSE: 0.02, Safety.LOSSY: 0.1}
+
+
+def run_all(cases: list[tuple[str, str, str, float]], folder: Path) -> dict[str, str]:
+    """Run scripts in one child, each in a namespace of its own; what went wrong, by label."""
+    # Compiling is tested elsewhere; here it would take most of the time.
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    command = [sys.executable, "-c", RUN_ALL, folder / "problems.json"]
+    done = subprocess.run(
+        command, input=json.dumps(cases), env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "problems.json").read_text())
+
+
+@pytest.mark.torch
+def test_what_examples_become_runs_and_answers_the_same(tmp_path):
+    runnable = [
+        (str(case), "" if "cuda" in case.before else case.before, case.after, ALLOWED[case.transform.safety])
+        for case in CASES
+        if "changes" in case.label and not re.search(r"\b(torchvision|transformers)\b", case.before)
+    ]
+    assert len(runnable) > 20
+    assert run_all(runnable, tmp_path) == {}
+
+
+@pytest.mark.torch
+def test_the_runner_notices_scripts_that_fail_or_answer_otherwise(tmp_path):
+    cases = [
+        ("raises", "", "1 / 0", 0.1),
+        ("exits", "", "raise SystemExit(3)", 0.1),
+        ("differs", "import torch\nout = torch.ones(1)", "import torch\nout = torch.zeros(1)", 0.1),
+        ("fine", "import torch\nout = torch.ones(1)", "import torch\nout = torch.ones(1)", 0.1),
+    ]
+    assert set(run_all(cases, tmp_path)) == {"raises", "exits", "differs"}

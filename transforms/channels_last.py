@@ -8,7 +8,7 @@ from neural_coder.edits import Edit, InsertAfter
 from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
 from neural_coder.transform import Example, Transform, code, why_not
 
-CONVOLUTIONS = frozenset({"Conv2d", "ConvTranspose2d", "LazyConv2d", "LazyConvTranspose2d"})
+CONVOLUTIONS = frozenset({"Conv2d", "ConvTranspose2d"})
 
 
 class ChannelsLast(Transform):
@@ -32,6 +32,12 @@ class ChannelsLast(Transform):
     promise = 1.1
 
     LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+            out = model(torch.zeros(1, 3, 9, 9))
+        """),
         code("""
             import torch
 
@@ -117,7 +123,7 @@ class ChannelsLast(Transform):
 
                 class Trainer:
                     def __init__(self):
-                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
                         self.steps = 0
 
                     def step(self, x):
@@ -133,7 +139,7 @@ class ChannelsLast(Transform):
 
                 class Trainer:
                     def __init__(self):
-                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+                        self.model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
                         self.model = self.model.to(memory_format=torch.channels_last)
                         self.steps = 0
 
@@ -185,6 +191,8 @@ class ChannelsLast(Transform):
     def _why_not(model: Model) -> str:
         if model.kind == "pipeline":
             return f"{model.name} is a pipeline, whose models it keeps to itself"
+        if any(layer.startswith("Lazy") for layer in model.layers or ()):
+            return f"{model.name} has lazy layers, whose weights have no shape yet"
         if model.layers is not None and not model.layers & CONVOLUTIONS:
             return f"{model.name} has no 2-D convolutions"
         return why_not(model, {"channels_last": "is already channels-last"})
