@@ -1,4 +1,4 @@
-"""The circumstances of a probed call (gradients, inference mode, autocast, training flag), to see and to repeat them."""
+"""The circumstances of a probed call (gradients, inference mode, autocast, training), to see and to repeat them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Modes:
     """PyTorch's modes at one moment."""
 
     def __init__(self) -> None:
-        torch = torch_module()
-        self.inference_mode = torch is not None and torch.is_inference_mode_enabled()
-        self.grad = torch is None or torch.is_grad_enabled()
+        torch: Any = torch_module()
+        self.inference_mode = torch is not None and bool(torch.is_inference_mode_enabled())
+        self.grad = torch is None or bool(torch.is_grad_enabled())
         self.autocast: dict[str, Any] = {}
-        for device in ("cpu", "cuda") if torch is not None else ():
-            if torch.is_autocast_enabled(device):
-                self.autocast[device] = torch.get_autocast_dtype(device)
+        if torch is not None:
+            enabled = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+            self.autocast = {device: torch.get_autocast_dtype(device) for device in enabled}
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:

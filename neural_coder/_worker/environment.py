@@ -72,7 +72,8 @@ def _cuda_build() -> bool:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     _, output, action, *names = sys.argv
     result = find(names) if action == "find" else really_import(names[0])
     Path(output).write_text(json.dumps(result), encoding="utf-8")

@@ -4,9 +4,9 @@ The shadow of the project holds links to large files and folders. Before anythin
 replaced by a real copy; writes to the user's own project by absolute paths are refused.
 """
 
-# ruff: noqa: PTH
 # The audit hook sees every file that is opened: the functions of `os` do the same as `pathlib` at a fraction of the
 # cost, and leave `..` behind links alone.
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108, PTH110, PTH112, PTH115, PTH117, PTH118, PTH120, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class _Columns:
         )
 
 
-def _detect_encoding(data: bytes) -> tuple[str, list[bytes]]:
+def _detect_encoding(data: bytes) -> tuple[str, Sequence[bytes]]:
     import io
     import tokenize
 
@@ -115,10 +115,10 @@ def install(
         failed: Told of a position that holds no call.
     """
     setattr(builtins, PROBE, probe)
-    original: Callable[[SourceFileLoader, str], CodeType | None] = SourceFileLoader.get_code
+    original: Callable[[Any, str], CodeType | None] = SourceFileLoader.get_code
 
-    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
-        path = self.get_filename(fullname)
+    def get_code(self: Any, fullname: str) -> CodeType | None:
+        path = str(self.get_filename(fullname))
         if path not in probes:
             return original(self, fullname)
         try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import context, values
+from . import accelerated, context, values
 from .sites import Sampling, Site, StepClock
 
 Function = Callable[..., Any]
@@ -25,6 +25,20 @@ class Watcher:
 
     def after(self, site: Site, call: context.Call, result: object, noted: object) -> None:
         """A call of an inference site has ended well."""
+
+
+class Startup:
+    """Tells whether anything was compiled or converted during a call: such a call is no sample."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._graphs = context.graphs_compiled()
+        self._seconds = accelerated.conversion_seconds(function)
+
+    def went_on(self) -> bool:
+        """Whether something was, since this object was made."""
+        graphs, seconds = context.graphs_compiled(), accelerated.conversion_seconds(self._function)
+        return graphs != self._graphs or seconds != self._seconds
 
 
 class Recorder:
@@ -113,10 +127,10 @@ class Recorder:
         site.see_size(values.leading_dimension(args, kwargs))
         call = context.Call(function, args, kwargs)
         noted = self.watcher.before(site, args, kwargs)
-        graphs = context.graphs_compiled()
+        startup = Startup(function)
         result, start, end = self._run(function, args, kwargs, began)
         with self._lock:
-            self.take(site, call, end - start, graphs)
+            self.take(site, call, end - start, startup)
             site.calls += 1
             site.last_end = end
             self.watcher.after(site, call, result, noted)
@@ -198,9 +212,9 @@ class Recorder:
             self._last_end = max(self._last_end, end)
         return result, start, end
 
-    def take(self, site: Site, call: context.Call, seconds: float, graphs: int) -> None:
+    def take(self, site: Site, call: context.Call, seconds: float, startup: Startup) -> None:
         """Add the time of a call of an inference site."""
-        site.add(seconds, self.sampling, startup=context.graphs_compiled() != graphs)
+        site.add(seconds, self.sampling, startup=startup.went_on())
         site.last_call = call
 
     def _close(self, clock: StepClock, site: Site, start: float, end: float) -> None:
@@ -237,8 +251,8 @@ class Recorder:
     def _note_loss(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if len(self.losses) >= LOSSES:
             return
-        holder = getattr(function, "__self__", None)
-        loss = holder if values.is_tensor(holder) else values.first_tensor(args, kwargs)
+        holder: Any = getattr(function, "__self__", None)
+        loss: Any = holder if values.is_tensor(holder) else values.first_tensor(args, kwargs)
         loss = loss if loss is not None else holder
         if hasattr(loss, "item"):
             value = loss.detach().float().mean().item() if values.is_tensor(loss) else loss.item()
@@ -246,7 +260,7 @@ class Recorder:
             self._scaled_losses += 1
 
     def _note_optimizer(self, function: Function, args: tuple[Any, ...]) -> None:
-        holder = getattr(function, "__self__", None)
+        holder: Any = getattr(function, "__self__", None)
         if hasattr(holder, "get_scale"):
             # A GradScaler: the losses since its last step were multiplied by this.
             scale = float(holder.get_scale()) or 1.0

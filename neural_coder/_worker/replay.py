@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from . import context
-from .recorder import Recorder
+from .recorder import Recorder, Startup
 from .sites import Site
 
 
@@ -34,7 +34,7 @@ def _repeat(recorder: Recorder, site: Site, call: context.Call, deadline: float)
     while not reason and not site.enough(recorder.sampling) and time.perf_counter() < deadline:
         try:
             with call.again() as again:
-                graphs = context.graphs_compiled()
+                startup = Startup(call.function)
                 context.synchronize()
                 start = time.perf_counter()
                 again()
@@ -43,5 +43,5 @@ def _repeat(recorder: Recorder, site: Site, call: context.Call, deadline: float)
         except Exception as error:
             reason = f"the call could not be made again: {type(error).__name__}: {error}"
         else:
-            recorder.take(site, call, seconds, graphs)
+            recorder.take(site, call, seconds, startup)
     return reason

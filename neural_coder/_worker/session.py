@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import ctypes
 import faulthandler
+import importlib.util
 import json
 import os
 import random
@@ -17,13 +18,14 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from . import instrument, load, replay, witness
+from . import instrument, load, replay
 from .capture import Captures
 from .guard import Guard
 from .imports import AfterImport
 from .observe import Observer
 from .recorder import Recorder
 from .sites import Sampling
+from .witness import WitnessTaker
 
 PR_SET_PDEATHSIG = 1
 SHARE_OF_TIME_LIMIT = 0.85
@@ -42,9 +44,14 @@ def main(job_file: str) -> None:
 def _die_with(parent: int) -> None:
     """Never outlive the process that measures us, however it ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _library().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def _library() -> Any:
+    """The C library."""
+    return ctypes.CDLL(None)
 
 
 class Session:
@@ -52,6 +59,7 @@ class Session:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
+        self.began = time.perf_counter()
         self.folder = Path(job["folder"])
         self.imports = AfterImport()
         self.guard = Guard(job["shadow"], job["root"], job["writable"])
@@ -63,6 +71,8 @@ class Session:
         )
         self.captures = Captures(job["capture_to"], job["compare_with"])
         self.observer = Observer(self.recorder, job["shadow"], job["root"])
+        self.witness = WitnessTaker()
+        self.peak_memory = 0
         self.before_loop: load.Snapshot | None = None
         self.wrong_probe = ""
         self.notes: list[str] = []
@@ -98,7 +108,7 @@ class Session:
         seed = self.job["seed"]
         self.imports.add("numpy", lambda numpy: numpy.random.seed(seed % 2**32))
         self.imports.add("torch", lambda torch: torch.manual_seed(seed))
-        witness.await_imports(self.imports)
+        self.witness.await_imports(self.imports)
         self.guard.await_imports(self.imports)
         if self.job["observe"]:
             self.imports.add("torch", self.observer.start)
@@ -113,7 +123,7 @@ class Session:
         for name, module in list(sys.modules.items()):
             if name.startswith("__editable__"):
                 _map_editable(module, self.guard)
-        if importlib_finds_us() is False:
+        if not _runtime_is_installed():
             sys.path.append(self.job["support"])
 
     def _probe_not_found(self, error: instrument.ProbeNotFound) -> None:
@@ -167,7 +177,7 @@ class Session:
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()  # type: ignore[union-attr]
-        ctypes.CDLL(None).fflush(None)
+        _library().fflush(None)
         os._exit(0)
 
     def _finish(self, result: dict[str, Any]) -> None:
@@ -181,9 +191,9 @@ class Session:
             result["loop_seconds"] = self.recorder.loop_seconds
             result["model_seconds"] = self.recorder.model_seconds
             result["comparison"] = self.captures.comparison
-            result["witness"] = witness.as_json()
+            result["witness"] = self.witness.record
             result["observed"] = self.observer.seen()
-            result["peak_memory_bytes"] = load.peak_memory_bytes()
+            result["peak_memory_bytes"] = self.peak_memory or load.peak_memory_bytes()
             result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
             result["versions"] = load.versions()
             result["notes"] = self.notes
@@ -194,11 +204,10 @@ class Session:
 
     def _look_closer(self, ended: str) -> None:
         """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
-        deadline = time.perf_counter() + self.job["timeout"] * (1 - SHARE_OF_TIME_LIMIT) / 2
         steps = [
-            ("the replay of calls", lambda: replay.fill_up(self.recorder, deadline) if ended == "end" else None),
+            ("the replay of calls", lambda: self._fill_up(ended)),
             ("the comparison of outputs", self.captures.finish),
-            ("the witness", lambda: witness.take(self.recorder)),
+            ("the witness", lambda: self.witness.take(self.recorder)),
         ]
         for name, step in steps:
             try:
@@ -206,11 +215,15 @@ class Session:
             except Exception as error:
                 self.notes.append(f"{name} failed: {type(error).__name__}: {error}")
 
+    def _fill_up(self, ended: str) -> None:
+        if ended == "end":
+            left = self.job["timeout"] - (time.perf_counter() - self.began)
+            self.notes += replay.fill_up(self.recorder, time.perf_counter() + left / 2)
+        self.peak_memory = load.peak_memory_bytes()
 
-def importlib_finds_us() -> bool:
+
+def _runtime_is_installed() -> bool:
     """Whether the script's Python has the package whose runtime patched scripts import."""
-    import importlib.util
-
     return importlib.util.find_spec("neural_coder") is not None
 
 

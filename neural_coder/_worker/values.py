@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 DEPTH = 8
@@ -103,8 +104,9 @@ def digest(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 def _leaf_bytes(leaf: Any) -> bytes:
     if is_tensor(leaf):
         return _tensor_bytes(leaf)
-    if is_array(leaf):
-        return f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes()
+    if hasattr(leaf, "tobytes"):  # a NumPy array or an image
+        shape = getattr(leaf, "shape", getattr(leaf, "size", ""))
+        return f"{getattr(leaf, 'dtype', '')}{shape}".encode() + bytes(leaf.tobytes())
     if isinstance(leaf, bytes):
         return leaf
     if isinstance(leaf, (bool, int, float, str)):
@@ -120,7 +122,8 @@ def _tensor_bytes(tensor: Any) -> bytes:
         return head
     with torch.no_grad():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        return head + bytes(flat.view(torch.uint8).numpy()) if flat.numel() else head
+        content = bytes(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return head + content
 
 
 def detached(value: Any, depth: int = 0) -> Any:
@@ -134,3 +137,44 @@ def detached(value: Any, depth: int = 0) -> Any:
     if type(value) is dict:
         return {key: detached(item, depth + 1) for key, item in value.items()}
     return value
+
+
+def modules_of(function: Any) -> list[Any]:
+    """The modules that a callable is, belongs to, or holds one level deep."""
+    if is_module(function):
+        return [function]
+    holder = getattr(function, "__self__", None)
+    if is_module(holder):
+        return [holder]
+    wrapped = getattr(function, "__wrapped__", None)
+    candidates = [wrapped, *_attributes(holder), *_attributes(function), *_names_used(function)]
+    found: list[Any] = []
+    for value in candidates:
+        if is_module(value) and all(value is not known for known in found):
+            found.append(value)
+    return found
+
+
+def _attributes(holder: Any) -> list[Any]:
+    if holder is None or isinstance(holder, ModuleType):
+        return []
+    return list(getattr(holder, "__dict__", {}).values())
+
+
+def _names_used(function: Any) -> list[Any]:
+    """Values of the global names and closure cells that a function uses."""
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    names = getattr(function, "__globals__", {})
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    return [*(names[name] for name in code.co_names if name in names), *cells]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - asking is the point
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""Asks `neural_coder.runtime`, where the script uses it, what answers for a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import values
+
+
+def explanations(function: Callable[..., Any]) -> list[Any]:
+    """What the runtime says about the models that a callable runs; nothing about models never given to it.
+
+    Args:
+        function: The callee of a probed call.
+    """
+    explain = getattr(sys.modules.get("neural_coder.runtime"), "explain", None)
+    if explain is None:
+        return []
+    said = []
+    for root in values.modules_of(function):
+        # The runtime puts a forward of its own on the instance: only such modules inside of others are worth asking.
+        inner = (module for module in root.modules() if module is not root and "forward" in vars(module))
+        said += [explain(module) for module in (root, *inner)]
+    return [explanation for explanation in said if getattr(explanation, "engine", "")]
+
+
+def conversion_seconds(function: Callable[..., Any]) -> float:
+    """Time that conversions have taken so far: a call in which it grows is no sample."""
+    return float(sum(getattr(one, "conversion_seconds", 0.0) for one in explanations(function)))
+
+
+def original_answered(function: Callable[..., Any]) -> bool:
+    """Whether the last call was answered by the original of a model that has been given an engine."""
+    return any(getattr(one, "running", "") == "original" for one in explanations(function))
+
+
+def engine_answers(function: Callable[..., Any]) -> bool:
+    """Whether an engine has answered calls so far."""
+    return any(getattr(one, "calls_accelerated", 0) > 0 for one in explanations(function))
