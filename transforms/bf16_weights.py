@@ -91,44 +91,36 @@ class Bf16Weights(Transform):
 
                 model = torch.nn.Linear(3, 8)
                 model.eval()
-                model = neural_coder.runtime.accelerate(model, precision="bf16")
+                model = neural_coder.runtime.accelerate(model, engine="torch", precision="bf16")
                 out = model(torch.zeros(1, 3))
             """),
         ),
         Example(
             before=code("""
                 import torch
-                from torch import nn
 
 
-                class Service:
-                    def __init__(self):
-                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
-
-                    @torch.no_grad()
-                    def answer(self, x):
-                        return self.net(x).numpy()
+                def main():
+                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
+                    with torch.no_grad():
+                        print(net(torch.zeros(1, 3)).numpy())
 
 
-                Service().answer(torch.zeros(1, 3))
+                main()
             """),
             after=code("""
                 import torch
-                from torch import nn
                 import neural_coder.runtime
 
 
-                class Service:
-                    def __init__(self):
-                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
-                        self.net = neural_coder.runtime.accelerate(self.net, precision="bf16")
-
-                    @torch.no_grad()
-                    def answer(self, x):
-                        return self.net(x).numpy()
+                def main():
+                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
+                    net = neural_coder.runtime.accelerate(net, engine="torch", precision="bf16")
+                    with torch.no_grad():
+                        print(net(torch.zeros(1, 3)).numpy())
 
 
-                Service().answer(torch.zeros(1, 3))
+                main()
             """),
         ),
     )

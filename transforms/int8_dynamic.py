@@ -109,18 +109,18 @@ class Int8Dynamic(Transform):
             before=code("""
                 import torch
 
-                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
-                model.eval()
-                out = model(torch.zeros(1, 3))
+                net = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                net.eval()
+                out = net(torch.zeros(1, 3))
             """),
             after=code("""
                 import torch
                 import neural_coder.runtime
 
-                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
-                model.eval()
-                model = neural_coder.runtime.accelerate(model, engine="torchao", precision="int8_dynamic")
-                out = model(torch.zeros(1, 3))
+                net = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                net.eval()
+                net = neural_coder.runtime.accelerate(net, engine="torchao", precision="int8_dynamic")
+                out = net(torch.zeros(1, 3))
             """),
         ),
     )

@@ -94,29 +94,37 @@ class Torchscript(Transform):
         Example(
             before=code("""
                 import torch
+                from torch import nn
 
 
-                def main():
-                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
-                    with torch.no_grad():
-                        print(net(torch.zeros(1, 3)))
+                class Service:
+                    def __init__(self):
+                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
+
+                    @torch.no_grad()
+                    def answer(self, x):
+                        return self.net(x).numpy()
 
 
-                main()
+                Service().answer(torch.zeros(1, 3))
             """),
             after=code("""
                 import torch
+                from torch import nn
                 import neural_coder.runtime
 
 
-                def main():
-                    net = torch.nn.Sequential(torch.nn.Linear(3, 8)).eval()
-                    net = neural_coder.runtime.accelerate(net, engine="torchscript")
-                    with torch.no_grad():
-                        print(net(torch.zeros(1, 3)))
+                class Service:
+                    def __init__(self):
+                        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU()).eval()
+                        self.net = neural_coder.runtime.accelerate(self.net, engine="torchscript")
+
+                    @torch.no_grad()
+                    def answer(self, x):
+                        return self.net(x).numpy()
 
 
-                main()
+                Service().answer(torch.zeros(1, 3))
             """),
         ),
     )
