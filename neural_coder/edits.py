@@ -39,7 +39,10 @@ class Wrap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
-    """Put other code in the place of an expression; empty code on a whole statement turns it into `pass`."""
+    """Put other code in the place of an expression; empty code on a whole statement takes it out.
+
+    Where the statement is the only one of its block, or shares its line with others, `pass` takes its place.
+    """
 
     at: Span
     code: str

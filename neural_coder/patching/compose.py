@@ -109,7 +109,8 @@ class _Composer:
 
     def _code(self, code: str, request: Request, place: ast.AST) -> str:
         """Write code as the file would."""
-        written = self._names.write(code, request.edit.imports, place)
+        expression = not isinstance(request.edit, InsertAfter)
+        written = self._names.write(code, request.edit.imports, place, expression=expression)
         return requote(written.strip("\n"), self._quote(place))
 
     def _quote(self, place: ast.AST) -> str:

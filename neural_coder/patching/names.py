@@ -22,28 +22,31 @@ class Names:
         self._added: dict[tuple[str, str], int] = {}
         """Module and alias of each new import; the offset of the first place that needs it."""
 
-    def write(self, code: str, modules: Iterable[str], place: ast.AST) -> str:
+    def write(self, code: str, modules: Iterable[str], place: ast.AST, *, expression: bool) -> str:
         """Write code as the file would: canonical modules under the names that they have at a place.
 
         Args:
             code: Statements or an expression, against canonical imports.
             modules: The canonical modules that it may use.
             place: The node that it will stand at.
+            expression: Whether the code is an expression.
         """
         longest_first = sorted(set(modules), key=len, reverse=True)
         if not longest_first:
             return code
         replaced: list[tuple[int, int, str]] = []
-        layout = Layout(code)
+        # In parentheses, an expression may go over several lines; statements are given as such.
+        opening, closing = ("(", "\n)") if expression else ("", "")
+        layout = Layout(f"{opening}{code}{closing}")
         for node in ast.walk(layout.tree):
             if not isinstance(node, ast.Name | ast.Attribute) or isinstance(layout.parent(node), ast.Attribute):
                 continue
             name = dotted_name(node)
             module = next((module for module in longest_first if f"{name}.".startswith(f"{module}.")), "")
-            if module:
-                start = layout.start(node)
-                prefix_end = start + _length(layout.text[start : layout.end(node)], module)
-                replaced.append((start, prefix_end, self.local(module, place)))
+            if module and layout.readable(node):
+                start = layout.start(node) - len(opening)
+                length = _length(code[start:], module)
+                replaced.append((start, start + length, self.local(module, place)))
         for start, end, name in sorted(replaced, reverse=True):
             code = code[:start] + name + code[end:]
         return code

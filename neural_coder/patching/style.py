@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import tokenize
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 if TYPE_CHECKING:
     import black
@@ -30,13 +29,14 @@ def requote(code: str, quote: str) -> str:
     other = {"'": '"', '"': "'"}.get(quote, "")
     if not other or other not in code:
         return code
-    lines = code.splitlines(keepends=True)
-    for token in reversed(list(tokenize.generate_tokens(io.StringIO(code).readline))):
+    # In parentheses, the tokenizer does not mind how the lines of an expression are indented.
+    lines = f"({code}\n)".splitlines(keepends=True)
+    for token in reversed(list(tokenize.generate_tokens(iter(lines).__next__))):
         plain = token.type == tokenize.STRING and token.string[0] == other and token.start[0] == token.end[0]
         if plain and not any(found in token.string[1:-1] for found in (quote, other, "\\")):
             row, line = token.start[0] - 1, lines[token.start[0] - 1]
             lines[row] = line[: token.start[1]] + quote + token.string[1:-1] + quote + line[token.end[1] :]
-    return "".join(lines)
+    return "".join(lines)[1:-2]
 
 
 def reformat(path: Path, before: str, after: str) -> str:
