@@ -120,7 +120,7 @@ def analyze(paths: tuple[Path, ...], json_: str | None) -> None:
     for problem in problems:
         click.echo(f"neural-coder: {problem}", err=True)
     if json_ is None:
-        click.echo(text.analysis_text(data), nl=False)
+        click.echo(text.analysis_text(data, color=sys.stdout.isatty()), nl=False)
     elif json_ == "-":
         click.echo(as_json.dumps(data))
     else:
@@ -172,7 +172,7 @@ def features(json_: bool) -> None:
     from neural_coder.report import as_json, text
 
     data = describe_features()
-    click.echo(as_json.dumps(data) if json_ else text.features_text(data))
+    click.echo(as_json.dumps(data) if json_ else text.features_text(data, color=sys.stdout.isatty()))
 
 
 @cli.command()
@@ -194,7 +194,7 @@ def doctor(python: Path | None, json_: bool) -> None:
 
     with _progress() as say:
         data = diagnose(python, say)
-    click.echo(as_json.dumps(data) if json_ else text.doctor_text(data))
+    click.echo(as_json.dumps(data) if json_ else text.doctor_text(data, color=sys.stdout.isatty()))
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -242,7 +242,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _show(result: Result, *, to_stderr: bool) -> None:
-    click.echo(repr(result), err=to_stderr)
+    from neural_coder.report import text
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    click.echo(text.result_text(result.data, color=stream.isatty()), err=to_stderr)
     if result.diff_bytes and not to_stderr:
         _print_bytes(result.diff_bytes)
 

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 from neural_coder import candidate, planner, registry
 from neural_coder.analysis import Project, analyze_script
+from neural_coder.backend import Backend
 from neural_coder.bench import machine, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
@@ -20,7 +20,7 @@ from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
 from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
-from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Status, Task, Verdict
+from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Task, Verdict
 from neural_coder.report.model import Report
 
 DEFAULT_BUDGET = 600.0
@@ -84,6 +84,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         found = race.run(candidates)
     winner = found.candidate or ground.moved
     base = git_root(project.root) or project.root
+    diffs = {item.plan.id: item.diff(base).decode("utf-8", "surrogateescape") for item in candidates}
     report = Report(
         script=str(request.script),
         args=request.args,
@@ -93,7 +94,9 @@ def optimize(request: Request, say: Say) -> Optimized:
         analyses=analyses,
         criterion=request.criterion,
         baseline=found.baseline,
-        verdicts=_in_order([*found.verdicts, *refused], candidates, base),
+        verdicts=tuple(
+            replace(verdict, diff=diffs.get(verdict.plan.id, "")) for verdict in (*found.verdicts, *refused)
+        ),
         reproduce={plan.id: _reproduce(request, plan) for plan in plans},
         chosen=found.chosen.plan.id if found.chosen else None,
         confirmed=found.confirmed,
@@ -135,11 +138,11 @@ def default_python() -> Path:
 
 
 def why_unavailable(name: str, environment: machine.Environment) -> str:
-    """Why an engine cannot be used in an environment, and what to do about it, in words; empty when it can."""
+    """Why an engine cannot be used in an environment, in words; empty when it can."""
     backend = registry.backends()[name]
     for module in backend.modules:
         if reason := environment.why_unusable(module):
-            return f"{reason}; {how_to_install(backend)}"
+            return reason
     if backend.needs_compiler and not environment.compiler:
         return "it builds C++ code, and no C++ compiler (g++ or clang++) was found"
     return ""
@@ -270,8 +273,13 @@ def _plans(request: Request, ground: _Ground, environment: machine.Environment) 
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
-    available = {name: why_unavailable(name, environment) for name in registry.backends()}
+    available = {name: _why_skipped(backend, environment) for name, backend in registry.backends().items()}
     return planner.automatic_plans(ground.task, available=available, always=always)
+
+
+def _why_skipped(backend: type[Backend], environment: machine.Environment) -> str:
+    reason = why_unavailable(backend.name, environment)
+    return reason and f"{reason}; {how_to_install(backend)}"
 
 
 def _candidates(
@@ -290,14 +298,6 @@ def _candidates(
             status = "failed" if outcome.ours else "skipped"
             refused.append(Verdict(plan=plan, status=status, reason=outcome.reason))
     return built, refused
-
-
-def _in_order(verdicts: Sequence[Verdict], candidates: Sequence[Candidate], base: Path) -> tuple[Verdict, ...]:
-    """The best first, then by how far each variant got; each with its diff."""
-    diffs = {item.plan.id: item.diff(base).decode("utf-8", "surrogateescape") for item in candidates}
-    ranks = {status: rank for rank, status in enumerate(get_args(Status))}
-    ordered = sorted(verdicts, key=lambda item: (ranks[item.status], -(item.speedup.median if item.speedup else 0.0)))
-    return tuple(replace(verdict, diff=diffs.get(verdict.plan.id, "")) for verdict in ordered)
 
 
 def _reproduce(request: Request, plan: Plan) -> str:
@@ -320,8 +320,8 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
     busy = max((run.disturbed for run in baseline), default=0.0)
     if busy > BUSY:
         notes.append(
-            f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and run "
-            "again for narrower intervals."
+            f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and "
+            "run again for narrower intervals."
         )
     if ground.first.observed:
         seen = ", ".join(ground.first.observed[:3])
