@@ -304,10 +304,10 @@ def _join(*parts: str) -> str:
 
 
 def _add_facts(grid: Table, key: str, value: Any) -> None:
-    """One line for each fact; nested ones get a name made of both."""
+    """One line for each fact; nested ones get a name made of both, but for the machine's, which need none."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            _add_facts(grid, name, inner)
+            _add_facts(grid, name if key == "machine" else f"{key} {name}", inner)
         return
     label = key.removesuffix("_bytes").replace("_", " ")
     if key.endswith("_bytes") and isinstance(value, int | float):

@@ -352,6 +352,7 @@ def test_a_loss_that_becomes_nan_is_lost() -> None:
 def test_losses_around_zero_are_compared_by_their_size() -> None:
     adversarial = tuple((-1.0) ** step * (1 + 0.01 * step) for step in range(20))
     assert verified_and_kept(training(adversarial, adversarial, adversarial))
+    assert verified_and_kept(training(tuple(loss + 0.005 for loss in adversarial), adversarial, adversarial))
     assert not training(tuple(-loss * 2 for loss in adversarial), adversarial, adversarial).kept
 
 
