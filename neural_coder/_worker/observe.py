@@ -45,10 +45,11 @@ class Observer:
     def _see(self, module: Any, _: object) -> None:
         if self._recorder.inside or sys.modules["torch"].compiler.is_compiling():
             return
-        # The frames from here: this hook, the call of the module, then whoever called it.
-        frame = sys._getframe(1)
-        caller = frame.f_back if frame.f_code is self._outer_code else frame
-        place = self._outermost(caller)
+        # The frames from here: this hook, those of the module's own call, then whoever called it.
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not self._outer_code:
+            frame = frame.f_back
+        place = self._outermost(frame.f_back) if frame is not None else None
         if place is None:
             return
         self._places[f"{place} {type(module).__name__}"] = None
