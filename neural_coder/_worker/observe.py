@@ -43,7 +43,7 @@ class Observer:
         return list(self._places)
 
     def _see(self, module: Any, _: object) -> None:
-        if self._recorder.inside or sys.modules["torch"].compiler.is_compiling():
+        if self._recorder.inside or self._recorder.is_off or sys.modules["torch"].compiler.is_compiling():
             return
         # The frames from here: this hook, those of the module's own call, then whoever called it.
         frame: FrameType | None = sys._getframe(1)

@@ -89,6 +89,11 @@ class Recorder:
         self._off = True
 
     @property
+    def is_off(self) -> bool:
+        """Whether nothing is recorded any more."""
+        return self._off
+
+    @property
     def inside(self) -> bool:
         """Whether this thread is in a probed call."""
         return getattr(self._local, "inside", False)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -204,7 +205,7 @@ class Session:
 
     def _look_closer(self, ended: str) -> None:
         """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
-        steps = [
+        steps: list[tuple[str, Callable[[], None]]] = [
             ("the replay of calls", lambda: self._fill_up(ended)),
             ("the comparison of outputs", self.captures.finish),
             ("the witness", lambda: self.witness.take(self.recorder)),

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from projects import SHORT, Project
 
 from neural_coder.bench.protocol import Sampling
 from neural_coder.bench.runner import run
-from projects import SHORT, Project
 
 pytestmark = pytest.mark.torch
 
@@ -198,7 +198,8 @@ def test_two_calls_are_made_again_until_there_are_enough(tmp_path: Path) -> None
 def test_a_model_in_another_module_is_timed_there(tmp_path: Path) -> None:
     project = Project(
         tmp_path,
-        "import torch\nfrom lib.net import build, answer\nmodel = build()\nwhile True:\n    answer(model, torch.randn(2, 4))\n",
+        "import torch\nfrom lib.net import build, answer\nmodel = build()\n"
+        "while True:\n    answer(model, torch.randn(2, 4))\n",
     )
     project.add("lib/__init__.py", "")
     project.add(
@@ -259,7 +260,7 @@ def test_traced_model_is_seen_as_scripted(tmp_path: Path) -> None:
 def test_runtime_is_asked_what_answered(tmp_path: Path) -> None:
     text = CNN.replace(
         "with torch.no_grad",
-        "import neural_coder.runtime\nneural_coder.runtime.accelerate(model, engine='torch', precision='bf16')\nwith torch.no_grad",
+        "import neural_coder.runtime as fast\nfast.accelerate(model, engine='torch', precision='bf16')\nwith torch.no_grad",
     )
     captured = tmp_path / "captured"
     run(cnn(tmp_path / "a").job(capture_to=captured))
