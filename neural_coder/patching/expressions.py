@@ -135,6 +135,8 @@ class Expressions:
             and not _parses_alone(code)
         ):
             return f"({code})"
+        if isinstance(new, ast.GeneratorExp) and text.start(new) == 0:
+            return f"({code})"
         if not whole or (isinstance(new, _ATOMS) and not _is_number(new)):
             return code
         if isinstance(new, ast.Tuple | ast.GeneratorExp) and code.startswith("("):
