@@ -93,6 +93,10 @@ def _check_losses(criterion: Criterion, baseline: Run, control: Run, variant: Ru
 
     Both directions count: equal seeds give equal curves, and a loss that falls faster than the original's shows another
     training. A third of the steps carries about √3 times the noise, so it is allowed twice the difference.
+
+    Measured on a small CNN on digits, 20 to 200 steps with Adam and with SGD: bf16 changes the mean loss by 0.004 to
+    0.3 % (last third: up to 0.9 %), channels-last by at most 0.02 %, a fused optimizer not at all, other dropout masks
+    by 0.2 to 1.3 % (up to 3.8 %).
     """
     result = _Result("loss curve", criterion.relative_loss)
     steps = min(len(baseline.losses), len(control.losses), len(variant.losses))
