@@ -92,7 +92,6 @@ class CudaToCpu(Transform):
                 import torch
 
                 model = torch.nn.Linear(3, 8)
-                pass
                 out = model(torch.zeros(1, 3))
                 print(out.sum())
             """),

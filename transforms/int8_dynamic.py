@@ -34,7 +34,7 @@ class Int8Dynamic(Transform):
     are trained, and models without such layers, are left alone.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html
-    Source: https://docs.pytorch.org/ao/stable/api_reference/api_ref_quantization.html
+    Source: https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.quantization.Int8DynamicActivationInt8WeightConfig.html
     """
 
     safety = Safety.LOSSY
