@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from neural_coder.records import Interval, Run, SiteTiming, Task
 
-MINIMUM_ROUNDS = 2
+MINIMUM_ROUNDS = 3
 """Fewer rounds give no interval of their own, only the assumption below."""
 ASSUMED_NOISE = 0.25
-"""With a single round nothing is known about the noise: the interval is this wide (relative) on both sides."""
+"""One or two rounds tell next to nothing about the noise (Student's factor for two is 12.7): the interval reaches this
+far (relative) beyond what was seen."""
 SMALLEST_NOISE = 0.005
 """Processes that agree better than this do so by chance: even quiet machines lay out memory anew each time."""
 NEGLIGIBLE_SHARE = 0.01
@@ -124,14 +125,16 @@ def interval(values: Sequence[float]) -> Interval | None:
         values: One figure per process or round; figures that are not positive and finite are left out.
 
     Returns:
-        None without figures. One figure: a bound by assumption (`ASSUMED_NOISE`), fit for a first look only.
+        None without figures. One or two figures: bounds by assumption (`ASSUMED_NOISE`), fit for a first look only.
     """
     usable = [value for value in values if value > 0 and math.isfinite(value)]
     if not usable:
         return None
     middle = statistics.median(usable)
     if len(usable) < MINIMUM_ROUNDS:
-        return Interval(median=middle, low=middle / (1 + ASSUMED_NOISE), high=middle * (1 + ASSUMED_NOISE))
+        return Interval(
+            median=middle, low=min(usable) / (1 + ASSUMED_NOISE), high=max(usable) * (1 + ASSUMED_NOISE)
+        )
     logs = [math.log(value) for value in usable]
     spread = max(statistics.stdev(logs), SMALLEST_NOISE)
     half = _student(len(logs) - 1) * spread / math.sqrt(len(logs))
