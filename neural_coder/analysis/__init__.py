@@ -1,0 +1,77 @@
+"""Facts about a user's files, from the code alone: which models there are, where they run, what trains them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neural_coder.analysis.calls import find_calls
+from neural_coder.analysis.devices import find_devices
+from neural_coder.analysis.facts import Facts
+from neural_coder.analysis.interpreter import interpret
+from neural_coder.analysis.loaders import find_loaders, find_optimizers
+from neural_coder.analysis.models import find_models
+from neural_coder.analysis.project import Project
+from neural_coder.analysis.syntax import Parsed
+from neural_coder.analysis.training import assume_lost_training, find_steps, find_training
+from neural_coder.analysis.unclear import find_unclear
+from neural_coder.records import Analysis
+
+__all__ = ["Project", "analyze", "analyze_script"]
+
+
+def analyze(path: Path, project: Project) -> Analysis:
+    """All that can be known about one file without running it.
+
+    Args:
+        path: The file; absolute imports are resolved against its folder first.
+        project: The project that it belongs to.
+
+    Returns:
+        Its sites.
+
+    Raises:
+        UserError: The file cannot be read, or has a syntax error (with file, line, column and a caret).
+    """
+    return _analyze(path, (path,), project)[0]
+
+
+def analyze_script(script: Path, project: Project) -> tuple[Analysis, ...]:
+    """Analyse a script and the project files that it imports, with what each tells about the others.
+
+    Args:
+        script: The file that starts the program.
+        project: The project that it belongs to.
+
+    Returns:
+        One analysis for each of `project.files_of(script)`, in that order; files that cannot be parsed are empty.
+
+    Raises:
+        UserError: The script itself cannot be read, or has a syntax error.
+    """
+    project.parsed(script)
+    return _analyze(script, project.files_of(script), project)
+
+
+def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[Analysis, ...]:
+    project.parsed(script)
+    if not project.mentions_models(script, script.resolve().parent):
+        return tuple(Analysis(path=path) for path in files)
+    facts = interpret(project, script, files)
+    assume_lost_training(facts)
+    return tuple(_analysis(facts, project, path) for path in files)
+
+
+def _analysis(facts: Facts, project: Project, path: Path) -> Analysis:
+    parsed: Parsed = facts.files.get(path.resolve()) or project.empty(path)
+    calls = find_calls(facts, parsed)
+    return Analysis(
+        path=path,
+        models=find_models(facts, parsed),
+        inference=tuple(call for call in calls if call.kind == "inference"),
+        training=find_training(facts, parsed),
+        steps=find_steps(facts, parsed),
+        dataloaders=find_loaders(facts, parsed),
+        optimizers=find_optimizers(facts, parsed),
+        devices=find_devices(facts, parsed),
+        unclear=find_unclear(facts, parsed),
+    )

@@ -1,0 +1,383 @@
+"""Calls: functions of the project are run with what they are given; models, classes and libraries answer for themselves."""
+
+from __future__ import annotations
+
+import ast
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import BuiltModel
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.libraries import Libraries
+from neural_coder.analysis.usage import parameter_looks_like_model
+from neural_coder.analysis.values import (
+    UNKNOWN,
+    Class,
+    ClassInfo,
+    Constant,
+    Flow,
+    Function,
+    FunctionInfo,
+    Instance,
+    Items,
+    Many,
+    ModelObject,
+    Object,
+    Outside,
+    Partial,
+    Super,
+    Thing,
+    Value,
+    all_flows,
+    item_of,
+    join,
+    models_in,
+    of,
+    with_flows,
+)
+from neural_coder.analysis.machine import MAX_DEPTH
+from neural_coder.records import Evidence
+
+Arguments = list[Value]
+Keywords = dict[str, Value]
+
+
+class Calling(Libraries):
+    """The part of the interpreter that runs calls."""
+
+    def call(self, node: ast.Call, frame: Frame) -> Value:
+        """What a call gives."""
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and frame.lookup("super") is None:
+            return self._super(frame)
+        if isinstance(node.func, ast.Attribute):
+            receiver = self.evaluate(node.func.value, frame)
+            function = self.evaluate(node.func, frame)
+        else:
+            receiver, function = UNKNOWN, self.evaluate(node.func, frame)
+        arguments = self._arguments(node, frame)
+        keywords = self._keywords(node, frame)
+        if isinstance(node.func, ast.Attribute):
+            special = self.method(node, node.func, receiver, function, arguments, keywords, frame)
+            if special is not None:
+                return special
+        return self.call_value(function, arguments, keywords, node, frame)
+
+    def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
+        found: Arguments = []
+        for item in node.args:
+            value = self.evaluate(item, frame)
+            if isinstance(item, ast.Starred):
+                exact = [thing for thing in value.things if isinstance(thing, Items)]
+                found.extend(exact[0].values if len(exact) == 1 == len(value.things) else [item_of(value)])
+            else:
+                found.append(value)
+        return found
+
+    def _keywords(self, node: ast.Call, frame: Frame) -> Keywords:
+        found = {}
+        for keyword in node.keywords:
+            value = self.evaluate(keyword.value, frame)
+            found[keyword.arg or "**"] = value if keyword.arg else item_of(value)
+        return found
+
+    def _super(self, frame: Frame) -> Value:
+        current: Frame | None = frame
+        while current is not None:
+            if current.info is not None and current.info.owner is not None and current.self_thing is not None:
+                return of(Super(current.info.owner, current.self_thing))
+            current = current.parent
+        return UNKNOWN
+
+    def call_value(
+        self, function: Value, arguments: Arguments, keywords: Keywords, node: ast.Call | None, frame: Frame
+    ) -> Value:
+        """What calling a value gives."""
+        flows = frozenset().union(
+            all_flows(function), *(all_flows(value) for value in [*arguments, *keywords.values()])
+        )
+        if not function.things:
+            self.hand_over([*arguments, *keywords.values()], frame)
+            return Value(frozenset(), flows)
+        results = []
+        for thing in function.things:
+            results.append(self._call_thing(thing, arguments, keywords, node, frame, flows))
+        return join(results)
+
+    def _call_thing(
+        self,
+        thing: Thing,
+        arguments: Arguments,
+        keywords: Keywords,
+        node: ast.Call | None,
+        frame: Frame,
+        flows: frozenset[Flow],
+    ) -> Value:
+        match thing:
+            case Function():
+                return self.run_function(thing, arguments, keywords, node, frame)
+            case Class():
+                return self.construct(thing.info, arguments, keywords, node, frame)
+            case Outside():
+                return self.call_outside(thing.name, arguments, keywords, node, frame, flows)
+            case ModelObject():
+                return self.run_model(thing, node, frame, flows)
+            case Partial():
+                merged = {**dict(thing.keywords), **keywords}
+                return self.call_value(thing.function, [*thing.arguments, *arguments], merged, node, frame)
+            case Instance():
+                method = self.member_of(thing, "__call__")
+                if method is not None:
+                    return self.call_value(method, arguments, keywords, node, frame)
+        return Value(frozenset(), flows)
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
+        """A model is called: a site, unless it is a part of a module that works inside of it."""
+        self.ran_forward = True
+        if node is None or self.is_inner(thing, node, frame):
+            return Value(frozenset(), flows)
+        call = self.note_forward(node, thing, frame)
+        return Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
+
+    def is_inner(self, thing: ModelObject, node: ast.Call, frame: Frame) -> bool:
+        """Whether a call belongs to the inner working of a module."""
+        holder: Frame | None = frame
+        while holder is not None and not (holder.info is not None and holder.info.owner is not None):
+            holder = holder.parent
+        if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
+            return False
+        name = getattr(holder.info.node, "name", "")
+        if name in catalogue.STEP_METHODS:
+            return False
+        own = thing == holder.self_thing
+        return name in {"forward", "__call__", "__init__"} or not own
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    def construct(
+        self, info: ClassInfo, arguments: Arguments, keywords: Keywords, node: ast.Call | None, frame: Frame
+    ) -> Value:
+        """An instance of a project class."""
+        flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
+        bases = self.outside_bases(info)
+        evidence = self.module_evidence(info)
+        if evidence is not None and node is not None:
+            if self.is_loss_class(info):
+                self._initialise(Instance(info), info, arguments, keywords, node, frame)
+                return of(Object("loss"))
+            return self._construct_module(info, evidence, arguments, keywords, node, frame)
+        for name in bases:
+            if catalogue.OPTIMIZERS.fullmatch(name) and node is not None:
+                return of(self.note_optimizer(node, name, frame))
+            if catalogue.LOADERS.fullmatch(name) and node is not None:
+                known = Evidence(known_by="project", confidence=0.95)
+                return of(self.note_loader(node, self.qualified(info), known, frame))
+        instance = Instance(info, node)
+        if node is not None and self._is_iterable(info) and node not in self.facts.loaders:
+            known = Evidence(known_by="project", confidence=0.8, note="its items are fed to a model")
+            self.note_loader(node, self.qualified(info), known, frame, confirmed=False)
+        if self.has_base(info, catalogue.TRAINERS):
+            given = models_in(join([*arguments, *keywords.values()]))
+            if given:
+                self.set_attribute(of(instance), "model", of(*given))
+        self._initialise(instance, info, arguments, keywords, node, frame)
+        return of(instance, flows=flows)
+
+    def _is_iterable(self, info: ClassInfo) -> bool:
+        members = {name for member in self.lineage(info) for name in member.members}
+        return bool(members & {"__iter__", "__next__"}) or {"__getitem__", "__len__"} <= members
+
+    def qualified(self, info: ClassInfo) -> str:
+        """A project class's dotted name, from the project's root."""
+        path = info.parsed.path.resolve()
+        try:
+            relative = path.relative_to(self.project.root).with_suffix("")
+        except ValueError:
+            return info.node.name
+        return ".".join([*relative.parts, info.node.name])
+
+    def _construct_module(
+        self,
+        info: ClassInfo,
+        evidence: Evidence,
+        arguments: Arguments,
+        keywords: Keywords,
+        node: ast.Call,
+        frame: Frame,
+    ) -> Value:
+        model = self.facts.models.get(node)
+        if model is None:
+            model = BuiltModel(node, frame.parsed, evidence, self.qualified(info), "project", layers_known=True)
+            self.facts.models[node] = model
+        model.classes.add(info)
+        thing = ModelObject(node)
+        for name in self.outside_bases(info):
+            entry = catalogue.builder(name)
+            model.layers |= (entry.layers if entry else None) or set()
+        self.layer_sets.append(model.layers)
+        self._initialise(thing, info, arguments, keywords, node, frame)
+        self.layer_sets.pop()
+        for outer in self.layer_sets[-1:]:
+            outer |= model.layers
+        return of(thing)
+
+    def _initialise(
+        self,
+        thing: Thing,
+        info: ClassInfo,
+        arguments: Arguments,
+        keywords: Keywords,
+        node: ast.Call | None,
+        frame: Frame,
+    ) -> None:
+        method = self.member_of(thing, "__init__")
+        if method is None:
+            self._fill_fields(thing, info, arguments, keywords)
+            return
+        forward, backward = self.ran_forward, self.ran_backward
+        for part in method.things:
+            if isinstance(part, Function):
+                self.run_function(part, arguments, keywords, node, frame)
+        self.ran_forward, self.ran_backward = forward, backward
+
+    def _fill_fields(self, thing: Thing, info: ClassInfo, arguments: Arguments, keywords: Keywords) -> None:
+        """Dataclasses: what is given goes to the fields in order."""
+        fields = [
+            item.target.id
+            for member in reversed(self.lineage(info))
+            for item in member.node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        ]
+        for name, value in [*zip(fields, arguments, strict=False), *keywords.items()]:
+            if name in fields:
+                self.set_attribute(of(thing), name, value)
+
+    # --- functions --------------------------------------------------------------------------------------------------
+
+    def run_function(
+        self, function: Function, arguments: Arguments, keywords: Keywords, node: ast.Call | None, frame: Frame
+    ) -> Value:
+        """Run a project function with what it is given."""
+        info = function.info
+        self.called.add(info.node)
+        flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
+        running = sum(1 for step, _ in self.stack if step is info.node)
+        if self.exhausted or len(self.stack) > MAX_DEPTH * 4 or self.call_depth > MAX_DEPTH or running > 1:
+            self.hand_over([*arguments, *keywords.values()], frame)
+            return Value(frozenset(), flows)
+        if isinstance(function.bound, Instance | ModelObject) and frame.self_name:
+            self._forget_own(frame)
+        loaders = frame.loaders[-1] if frame.loaders else frozenset()
+        key = self._key(function, arguments, keywords, frame, loaders)
+        known = self.outcomes.get(key)
+        if known is None or known[4] != self.heap_version:
+            known = self._outcome(function, arguments, keywords, frame, loaders)
+            self.outcomes[key] = known
+        value, forward, backward, layers, _ = known
+        self.ran_forward |= forward
+        self.ran_backward |= backward
+        for outer in self.layer_sets[-1:]:
+            outer |= layers
+        return value
+
+    def _key(
+        self, function: Function, arguments: Arguments, keywords: Keywords, frame: Frame, loaders: frozenset[ast.AST]
+    ) -> tuple[object, ...]:
+        caller = self.stack[-1] if self.stack else None
+        context = (self.grad, self.autocast, loaders, tuple(self.model_calls))
+        return function, tuple(arguments), tuple(sorted(keywords.items(), key=lambda pair: pair[0])), caller, context
+
+    def _forget_own(self, frame: Frame) -> None:
+        """A method may change what this frame has put on `self`."""
+        prefix = f"{frame.self_name}."
+        for name in [name for name in frame.names if name.startswith(prefix)]:
+            del frame.names[name]
+
+    def _outcome(
+        self,
+        function: Function,
+        arguments: Arguments,
+        keywords: Keywords,
+        caller: Frame,
+        loaders: frozenset[ast.AST],
+    ) -> tuple[Value, bool, bool, frozenset[str], int]:
+        info = function.info
+        frame = Frame(parsed=info.parsed, parent=info.closure, info=info)
+        frame.loaders.append(loaders)
+        self._bind_parameters(frame, function, arguments, keywords)
+        kept = self.ran_forward, self.ran_backward, self.grad, self.autocast
+        self.ran_forward = self.ran_backward = False
+        if info.grad == "off":
+            self.grad = False
+        self.autocast = self.autocast or info.autocast
+        self.call_depth += 1
+        layers: set[str] = set()
+        self.layer_sets.append(layers)
+        value = self._run_body(info, frame)
+        self.layer_sets.pop()
+        self.call_depth -= 1
+        forward, backward = self.ran_forward, self.ran_backward
+        self.ran_forward, self.ran_backward, self.grad, self.autocast = kept
+        return value, forward, backward, frozenset(layers), self.heap_version
+
+    def _run_body(self, info: FunctionInfo, frame: Frame) -> Value:
+        if isinstance(info.node, ast.Lambda):
+            return self.evaluate(info.node.body, frame)
+        self.run_block(info.node.body, frame)
+        result = self.cut(join(frame.results))
+        self._note_framework_training(info, frame, result)
+        for thing in models_in(result):
+            self.facts.returned.add((info.node, thing.site))
+        if frame.yields:
+            item = join(frame.yields)
+            return item if info.is_context else self.cut(of(Many(item)))
+        return result
+
+    def _note_framework_training(self, info: FunctionInfo, frame: Frame, result: Value) -> None:
+        pattern = catalogue.TRAINING_METHODS.get(getattr(info.node, "name", ""))
+        if pattern is None or info.owner is None or not self.has_base(info.owner, pattern):
+            return
+        for flow in all_flows(result):
+            self.mark_training(flow)
+
+    def _bind_parameters(self, frame: Frame, function: Function, arguments: Arguments, keywords: Keywords) -> None:
+        info, node = function.info, function.info.node
+        positional = [*node.args.posonlyargs, *node.args.args]
+        given = list(arguments)
+        if function.bound is not None and info.kind != "static":
+            given.insert(0, of(function.bound))
+        elif info.kind == "method" and given and positional and function.bound is None:
+            # Base.method(self, ...): the object comes as the first argument.
+            function = Function(info, next(iter(given[0].things), None))
+        if info.owner is not None and info.kind in {"method", "property"} and positional:
+            frame.self_thing, frame.self_name = function.bound, positional[0].arg
+        for index, parameter in enumerate(positional):
+            value = given[index] if index < len(given) else keywords.get(parameter.arg, UNKNOWN)
+            self._bind_parameter(frame, info, parameter, value)
+        for parameter in node.args.kwonlyargs:
+            self._bind_parameter(frame, info, parameter, keywords.get(parameter.arg, UNKNOWN))
+        if node.args.vararg is not None:
+            frame.names[node.args.vararg.arg] = of(Items(tuple(given[len(positional) :])))
+        if node.args.kwarg is not None:
+            names = {parameter.arg for parameter in [*positional, *node.args.kwonlyargs]}
+            extra = [value for name, value in keywords.items() if name not in names]
+            frame.names[node.args.kwarg.arg] = of(Many(join(extra)))
+
+    def _bind_parameter(self, frame: Frame, info: FunctionInfo, parameter: ast.arg, value: Value) -> None:
+        if not value.things:
+            value = with_flows(info.defaults.get(parameter.arg, UNKNOWN), value.flows)
+        unknown = all(isinstance(thing, Constant) and thing.value is None for thing in value.things)
+        if unknown:
+            known = self.from_annotation(parameter.annotation, frame, parameter.arg, parameter)
+            value = with_flows(known, value.flows) if known.things else value
+            if not known.things and self._parameter_is_model(frame, info, parameter):
+                value = with_flows(of(self.placeholder(parameter, frame.parsed, "a parameter")), value.flows)
+        frame.names[parameter.arg] = value
+
+    def _parameter_is_model(self, frame: Frame, info: FunctionInfo, parameter: ast.arg) -> bool:
+        """Whether a parameter that nothing is passed to is used as a model."""
+        if parameter.arg == frame.self_name or not self.mentions_torch(frame.parsed.path):
+            return False
+        if isinstance(frame.self_thing, ModelObject) and getattr(info.node, "name", "") in {"__init__", "forward"}:
+            return False
+        return parameter_looks_like_model(info.node, parameter.arg) > 0

@@ -1,0 +1,317 @@
+"""Evaluates expressions abstractly, all but calls."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Iterable
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.objects import Objects
+from neural_coder.analysis.syntax import FunctionNode
+from neural_coder.analysis.values import (
+    UNKNOWN,
+    Constant,
+    Function,
+    FunctionInfo,
+    Items,
+    Many,
+    Object,
+    Outside,
+    Value,
+    all_flows,
+    item_of,
+    join,
+    models_in,
+    of,
+    with_flows,
+)
+
+_SHAPES = frozenset({"shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "grad_fn", "size"})
+_MAX_ITEMS = 40
+
+
+class Expressions(Objects):
+    """The part of the interpreter that evaluates expressions."""
+
+    def evaluate(self, node: ast.expr, frame: Frame) -> Value:
+        """What an expression may give."""
+        evaluator: Callable[[ast.expr, Frame], Value] | None = getattr(self, f"_eval_{type(node).__name__}", None)
+        if evaluator is not None:
+            return evaluator(node, frame)
+        return self._flows_of_children(node, frame)
+
+    def _flows_of_children(self, node: ast.AST, frame: Frame) -> Value:
+        """Nothing but what flows into an operation: arithmetic, comparisons, formatted texts, ..."""
+        values = [self.evaluate(child, frame) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        flows = frozenset().union(*(all_flows(value) for value in values)) if values else frozenset()
+        return Value(frozenset(), flows) if flows else UNKNOWN
+
+    def _eval_Constant(self, node: ast.Constant, frame: Frame) -> Value:
+        if node.value is None or isinstance(node.value, str | int | float | bool):
+            return of(Constant(node.value))
+        return UNKNOWN
+
+    def _eval_Name(self, node: ast.Name, frame: Frame) -> Value:
+        value = frame.lookup(node.id)
+        if value is None:
+            value = self._free_name(node.id, frame)
+        return self._read(value, frame)
+
+    def _read(self, value: Value, frame: Frame) -> Value:
+        """Take note that a statement got these objects from a name, and did not build them."""
+        frame.read_objects.update(value.things)
+        frame.read_objects.update(models_in(value))
+        for thing in value.things:
+            if isinstance(thing, Object) and thing.kind == "loader" and thing.site is not None:
+                self.loaders_read.add(thing.site)
+            elif getattr(thing, "site", None) in self.facts.loaders:
+                self.loaders_read.add(thing.site)  # type: ignore[union-attr, arg-type]
+        return value
+
+    def _free_name(self, name: str, frame: Frame) -> Value:
+        stars = frame.module.star_imports
+        candidates = [f"{package}.{name}" for package in stars]
+        for candidate in candidates:
+            if catalogue.builder(candidate) or catalogue.torch_layer(candidate) or catalogue.is_module_base(candidate):
+                return of(Outside(candidate))
+        if hasattr(builtins, name):
+            return of(Outside(f"builtins.{name}"))
+        return of(Outside(candidates[0])) if len(candidates) == 1 else UNKNOWN
+
+    def _eval_Attribute(self, node: ast.Attribute, frame: Frame) -> Value:
+        if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
+            own = frame.names.get(f"{frame.self_name}.{node.attr}")
+            if own is not None:
+                return self._read(own, frame)
+        value = self.evaluate(node.value, frame)
+        result = self.attribute(value, node.attr, frame)
+        for thing in result.things:
+            if isinstance(thing, Outside):
+                self.facts.resolved[node] = thing.name
+        if node.attr in _SHAPES:
+            return Value(result.things) if result.things else UNKNOWN
+        return self._read(result, frame)
+
+    def _eval_Call(self, node: ast.Call, frame: Frame) -> Value:
+        return self.call(node, frame)
+
+    def _eval_NamedExpr(self, node: ast.NamedExpr, frame: Frame) -> Value:
+        value = self.evaluate(node.value, frame)
+        if frame.statement is not None:
+            self.assign(node.target, value, frame, frame.statement, node.value)
+        return value
+
+    def _eval_IfExp(self, node: ast.IfExp, frame: Frame) -> Value:
+        self.evaluate(node.test, frame)
+        return join((self.evaluate(node.body, frame), self.evaluate(node.orelse, frame)))
+
+    def _eval_BoolOp(self, node: ast.BoolOp, frame: Frame) -> Value:
+        return join([self.evaluate(value, frame) for value in node.values])
+
+    def _eval_Await(self, node: ast.Await, frame: Frame) -> Value:
+        return self.evaluate(node.value, frame)
+
+    def _eval_Starred(self, node: ast.Starred, frame: Frame) -> Value:
+        return self.evaluate(node.value, frame)
+
+    def _eval_Lambda(self, node: ast.Lambda, frame: Frame) -> Value:
+        return self.define(node, frame)
+
+    def _eval_Tuple(self, node: ast.Tuple | ast.List, frame: Frame) -> Value:
+        values = [self.evaluate(item, frame) for item in node.elts]
+        if len(values) > _MAX_ITEMS or any(isinstance(item, ast.Starred) for item in node.elts):
+            parts = [
+                item_of(value) if isinstance(item, ast.Starred) else value
+                for item, value in zip(node.elts, values, strict=True)
+            ]
+            return of(Many(join(parts)))
+        return of(Items(tuple(values)))
+
+    _eval_List = _eval_Tuple
+
+    def _eval_Set(self, node: ast.Set, frame: Frame) -> Value:
+        return of(Many(join([self.evaluate(item, frame) for item in node.elts])))
+
+    def _eval_Dict(self, node: ast.Dict, frame: Frame) -> Value:
+        for key in node.keys:
+            if key is not None:
+                self.evaluate(key, frame)
+        values = [
+            self.evaluate(value, frame) if key is not None else item_of(self.evaluate(value, frame))
+            for key, value in zip(node.keys, node.values, strict=True)
+        ]
+        return of(Many(join(values)))
+
+    def _eval_Subscript(self, node: ast.Subscript, frame: Frame) -> Value:
+        value = self.evaluate(node.value, frame)
+        index = self.evaluate(node.slice, frame)
+        if isinstance(node.slice, ast.Slice):
+            return value
+        number = next((thing.value for thing in index.things if isinstance(thing, Constant)), None)
+        is_number = isinstance(number, int) and not isinstance(number, bool)
+        return self._read(item_of(value, number if is_number else None), frame)  # type: ignore[arg-type]
+
+    def _eval_Yield(self, node: ast.Yield, frame: Frame) -> Value:
+        if node.value is not None:
+            frame.yields.append(self.evaluate(node.value, frame))
+        return UNKNOWN
+
+    def _eval_YieldFrom(self, node: ast.YieldFrom, frame: Frame) -> Value:
+        frame.yields.append(item_of(self.evaluate(node.value, frame)))
+        return UNKNOWN
+
+    def _comprehension(self, generators: list[ast.comprehension], results: Iterable[ast.expr], frame: Frame) -> Value:
+        start = dict(frame.names)
+        for generator in generators:
+            item = item_of(self.evaluate(generator.iter, frame))
+            self.bind_names(generator.target, item, frame)
+            for test in generator.ifs:
+                self.evaluate(test, frame)
+        values = [self.evaluate(result, frame) for result in results]
+        frame.names = {**start, **{name: value for name, value in frame.names.items() if name in start}}
+        for generator in generators:
+            for part in ast.walk(generator.target):
+                if isinstance(part, ast.Name):
+                    frame.names.pop(part.id, None)
+                    if part.id in start:
+                        frame.names[part.id] = start[part.id]
+        return of(Many(values[-1]))
+
+    def _eval_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, frame: Frame) -> Value:
+        return self._comprehension(node.generators, [node.elt], frame)
+
+    _eval_SetComp = _eval_ListComp
+    _eval_GeneratorExp = _eval_ListComp
+
+    def _eval_DictComp(self, node: ast.DictComp, frame: Frame) -> Value:
+        return self._comprehension(node.generators, [node.key, node.value], frame)
+
+    def bind_names(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        """Bind the names of a loop's or comprehension's target."""
+        if isinstance(target, ast.Name):
+            frame.names[target.id] = value
+        elif isinstance(target, ast.Tuple | ast.List):
+            for index, item in enumerate(target.elts):
+                self.bind_names(item, item_of(value, index, len(target.elts)), frame)
+
+    def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
+        """A function's value; decorators that are not known are taken to leave the function as it is."""
+        frame.captured = True
+        owner = None if isinstance(node, ast.Lambda) else frame.class_info
+        closure = frame if owner is None or frame.parent is None else frame.parent
+        info = FunctionInfo(frame.parsed, node, closure, owner, "method" if owner else "function", self._defaults(node, frame))
+        if not isinstance(node, ast.Lambda):
+            info = self._decorated(info, node, frame)
+        self.functions[node] = info
+        return of(Function(info))
+
+    def _defaults(self, node: FunctionNode | ast.Lambda, frame: Frame) -> dict[str, Value]:
+        positional = [*node.args.posonlyargs, *node.args.args]
+        found = {
+            argument.arg: self.evaluate(default, frame)
+            for argument, default in zip(reversed(positional), reversed(node.args.defaults), strict=False)
+        }
+        for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+            if default is not None:
+                found[argument.arg] = self.evaluate(default, frame)
+        return found
+
+    def _decorated(self, info: FunctionInfo, node: FunctionNode, frame: Frame) -> FunctionInfo:
+        kind, grad, autocast, is_context = info.kind, info.grad, False, False
+        for decorator in node.decorator_list:
+            value = self.evaluate(decorator, frame)
+            for thing in value.things:
+                name = thing.name if isinstance(thing, Outside) else ""
+                effect = thing.kind if isinstance(thing, Object) else self.context_kind(name)
+                if effect in {"no_grad", "inference_mode", "enable_grad", "autocast"}:
+                    self.facts.contexts[decorator] = effect
+                if effect in {"no_grad", "inference_mode"}:
+                    grad = "off"
+                autocast = autocast or effect == "autocast"
+                is_context = is_context or name.startswith("contextlib.")
+                if name == "builtins.staticmethod":
+                    kind = "static"
+                elif name == "builtins.classmethod":
+                    kind = "class"
+                elif name in {"builtins.property", "functools.cached_property"}:
+                    kind = "property"
+        return FunctionInfo(
+            info.parsed, node, info.closure, info.owner, kind, info.defaults, grad, autocast, is_context
+        )
+
+    # --- binding ----------------------------------------------------------------------------------------------------
+
+    def assign(
+        self, target: ast.expr, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
+    ) -> None:
+        """Bind a target; `source` is the expression on the right, when the statement builds something there."""
+        if isinstance(target, ast.Tuple | ast.List):
+            self._unpack(target, value, frame, statement, source)
+        elif isinstance(target, ast.Starred):
+            self.assign(target.value, of(Many(value)), frame, statement, source)
+        elif isinstance(target, ast.Name):
+            value = self.bound_value(target, value, frame, statement, source)
+            holder = frame.outer.get(target.id, frame)
+            if (holder.captured or holder.parent is None) and holder.names.get(target.id) != value:
+                self.heap_version += 1
+            holder.names[target.id] = value
+        elif isinstance(target, ast.Attribute):
+            base = self.evaluate(target.value, frame)
+            value = self.bound_value(target, value, frame, statement, source, base)
+            if isinstance(target.value, ast.Name) and target.value.id == frame.self_name:
+                frame.names[f"{frame.self_name}.{target.attr}"] = value
+            self.set_attribute(base, target.attr, value)
+            self.add_flows(target.value, all_flows(value), frame)
+        elif isinstance(target, ast.Subscript):
+            self.evaluate(target.slice, frame)
+            self._store_item(target, value, frame)
+
+    def _unpack(
+        self, target: ast.Tuple | ast.List, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
+    ) -> None:
+        length = None if any(isinstance(item, ast.Starred) for item in target.elts) else len(target.elts)
+        for index, item in enumerate(target.elts):
+            part = item_of(value, index if length is not None else None, length)
+            if isinstance(item, ast.Starred):
+                part = item_of(value)
+            self.assign(item, part, frame, statement, source)
+
+    def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
+        base = self.evaluate(target.value, frame)
+        self.adopt(base, value)
+        self.put_into(target.value, value, frame)
+
+    def put_into(self, container: ast.expr, value: Value, frame: Frame) -> None:
+        """An item goes into a container that has a name."""
+        while isinstance(container, ast.Subscript):
+            container = container.value
+        if isinstance(container, ast.Name | ast.Attribute):
+            known = self.evaluate(container, frame)
+            kept = Value(frozenset(thing for thing in known.things if not isinstance(thing, Items)), known.flows)
+            items = item_of(Value(known.things - kept.things)) if known.things else UNKNOWN
+            merged = join((kept, of(Many(join((items, value))))))
+            self._rebind(container, with_flows(merged, all_flows(value)), frame)
+
+    def add_flows(self, node: ast.expr, flows: Iterable[object], frame: Frame) -> None:
+        """Something flowed into the object behind a name."""
+        wanted = frozenset(flows)
+        if wanted and isinstance(node, ast.Name) and node.id != frame.self_name and node.id in frame.names:
+            self._rebind(node, with_flows(frame.names[node.id], wanted), frame)  # type: ignore[arg-type]
+
+    def _rebind(self, node: ast.Name | ast.Attribute, value: Value, frame: Frame) -> None:
+        value = self.cut(value)
+        if isinstance(node, ast.Name):
+            holder: Frame | None = frame.outer.get(node.id, frame)
+            while holder is not None and node.id not in holder.names:
+                holder = holder.parent
+            if holder is not None and holder.names[node.id] != value:
+                holder.names[node.id] = value
+                self.heap_version += holder.captured or holder.parent is None
+        else:
+            self.set_attribute(self.evaluate(node.value, frame), node.attr, value)
+            if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
+                frame.names[f"{frame.self_name}.{node.attr}"] = value
+
+

@@ -1,0 +1,139 @@
+"""What the interpretation notes down while it runs; `records` are made from it afterwards."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from neural_coder.analysis.syntax import Parsed
+from neural_coder.analysis.values import ClassInfo, ModelObject
+from neural_coder.records import Evidence
+
+Step = tuple[ast.AST, ast.stmt]
+"""A function (or module) and the statement that it was at."""
+Stack = tuple[Step, ...]
+MAX_STACKS = 12
+
+
+@dataclass(slots=True, eq=False)
+class BuiltModel:
+    """One place that builds a model, whatever it is bound to."""
+
+    site: ast.AST
+    parsed: Parsed
+    evidence: Evidence
+    qualified_name: str = ""
+    library: str = ""
+    kind: Literal["module", "pipeline"] = "module"
+    classes: set[ClassInfo] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
+    layers_known: bool = True
+    traits: set[str] = field(default_factory=set)
+    trained: bool = False
+    inferred: bool = False
+    is_layer: bool = False
+    """A single layer or container of `torch.nn`."""
+    consumed: bool = False
+    """It became part of another module."""
+    placeholder: bool = False
+    """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
+    known_class: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Binding:
+    """A statement that binds a freshly built object to a name."""
+
+    parsed: Parsed
+    statement: ast.stmt
+    name: str
+    target: ast.expr
+    sites: set[ast.AST] = field(default_factory=set)
+    value: ast.expr | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ForwardCall:
+    """One call expression that runs a model forward."""
+
+    node: ast.Call
+    parsed: Parsed
+    evidence: Evidence
+    models: set[ast.AST] = field(default_factory=set)
+    stacks: set[Stack] = field(default_factory=set)
+    outer: set[ast.AST | None] = field(default_factory=set)
+    """Calls of methods of models that it ran inside of; None: it ran outside of any."""
+    loaders: set[ast.AST] = field(default_factory=set)
+    training: bool = False
+    feeds_training: bool = False
+    reaches_numpy: bool = False
+    autocast: bool = True
+    grad: bool = False
+    """Gradients were on in some context."""
+
+
+@dataclass(slots=True, eq=False)
+class BackwardCall:
+    """One call expression that computes gradients."""
+
+    node: ast.Call
+    parsed: Parsed
+    evidence: Evidence
+    forwards: set[ast.Call] = field(default_factory=set)
+    stacks: set[Stack] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class OtherCall:
+    """An optimizer's step, or a call that trains as a whole."""
+
+    node: ast.Call
+    parsed: Parsed
+    kind: Literal["optimizer_step", "fit"]
+    evidence: Evidence
+
+
+@dataclass(slots=True, eq=False)
+class Built:
+    """A place that builds a loader or an optimizer."""
+
+    site: ast.AST
+    parsed: Parsed
+    qualified_name: str
+    evidence: Evidence
+    used_for: set[Literal["inference", "training"]] = field(default_factory=set)
+    confirmed: bool = True
+    """False: it is a loader only if a loop over it runs a model."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything noted during one interpretation."""
+
+    files: dict[Path, Parsed] = field(default_factory=dict)
+    """The files that were run, by resolved path."""
+    models: dict[ast.AST, BuiltModel] = field(default_factory=dict)
+    bindings: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)
+    forwards: dict[ast.Call, ForwardCall] = field(default_factory=dict)
+    backwards: dict[ast.Call, BackwardCall] = field(default_factory=dict)
+    others: dict[ast.Call, OtherCall] = field(default_factory=dict)
+    loaders: dict[ast.AST, Built] = field(default_factory=dict)
+    loader_bindings: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)
+    optimizers: dict[ast.AST, Built] = field(default_factory=dict)
+    optimizer_names: dict[ast.AST, str] = field(default_factory=dict)
+    contexts: dict[ast.AST, str] = field(default_factory=dict)
+    """Expressions of `with` items and decorators: `no_grad`, `inference_mode`, `autocast`, `enable_grad`."""
+    fits: set[ast.AST] = field(default_factory=set)
+    """Calls of project methods of a model that train it inside."""
+    forward_statements: set[tuple[ast.stmt, ast.AST]] = field(default_factory=set)
+    """Statements (whole stacks) during which a model was run, with the model."""
+    returned: set[tuple[ast.AST, ast.AST]] = field(default_factory=set)
+    """Functions that return a model, with the model."""
+    resolved: dict[ast.AST, str] = field(default_factory=dict)
+    """Dotted names outside the project that callees and attributes stand for."""
+
+    def model(self, thing: ModelObject) -> BuiltModel:
+        """What is known about a model."""
+        return self.models[thing.site]

@@ -1,0 +1,89 @@
+"""Runs files abstractly: each as a script would run, then what nothing in the project calls."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from neural_coder.analysis.facts import BuiltModel, Facts
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.project import Project
+from neural_coder.analysis.statements import Statements
+from neural_coder.analysis.syntax import FunctionNode, Parsed
+from neural_coder.analysis.values import ClassInfo, Function, Instance, ModelObject, Thing
+
+_SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
+
+
+class Interpreter(Statements):
+    """One interpretation of a script and the files that are reported with it."""
+
+
+def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
+    """Interpret files of a project.
+
+    Args:
+        project: The project.
+        script: The file that starts the program.
+        files: The files whose sites are wanted.
+
+    Returns:
+        Everything that was noted, also about other files that were met.
+    """
+    machine = Interpreter(project, script, frozenset(path.resolve() for path in files))
+    frames = [machine.module_frame(path) for path in files]
+    for frame in frames:
+        _run_the_rest(machine, frame.parsed)
+    machine.facts.files = {path: frame.parsed for path, frame in machine.modules.items()}
+    return machine.facts
+
+
+def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
+    """Run the functions and methods of a file that nothing has called, until none is left."""
+    seen: set[ast.AST] = set()
+    while True:
+        waiting = [
+            node
+            for node in ast.walk(parsed.tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node in machine.functions
+            and node not in machine.called
+            and node not in seen
+        ]
+        if not waiting:
+            return
+        # Constructors first: the other methods need what they put on `self`.
+        waiting.sort(key=lambda node: node.name != "__init__")
+        for node in waiting:
+            if node not in machine.called:
+                seen.add(node)
+                _run_alone(machine, node)
+            seen.add(node)
+
+
+def _run_alone(machine: Interpreter, node: FunctionNode) -> None:
+    info = machine.functions[node]
+    bound: Thing | None = None
+    if info.owner is not None and info.kind in {"method", "property"}:
+        evidence = machine.module_evidence(info.owner)
+        if evidence is not None and node.name in _SKIPPED_IN_MODULES and node.name != "__init__":
+            return
+        bound = _self_of(machine, info.owner, is_module=evidence is not None)
+    kept = machine.grad, machine.autocast, machine.stack, machine.model_calls
+    machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
+    frame = Frame(parsed=info.parsed, parent=info.closure)
+    machine.run_function(Function(info, bound), [], {}, None, frame)
+    machine.grad, machine.autocast, machine.stack, machine.model_calls = kept
+
+
+def _self_of(machine: Interpreter, info: ClassInfo, *, is_module: bool) -> Thing:
+    """The object that a method runs on when nothing in the project makes one."""
+    if not is_module or machine.is_loss_class(info):
+        return Instance(info)
+    if info.node not in machine.facts.models:
+        evidence = machine.module_evidence(info)
+        assert evidence is not None
+        machine.facts.models[info.node] = BuiltModel(
+            info.node, info.parsed, evidence, machine.qualified(info), "project", classes={info}, placeholder=True
+        )
+    return ModelObject(info.node)

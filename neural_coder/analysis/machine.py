@@ -1,0 +1,105 @@
+"""The state that the parts of the abstract interpreter share, and what each part promises to the others."""
+
+from __future__ import annotations
+
+import ast
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from neural_coder.analysis.facts import Facts, Step
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.infer import Inference
+from neural_coder.analysis.project import Project
+from neural_coder.analysis.syntax import FunctionNode
+from neural_coder.analysis.values import ClassInfo, FunctionInfo, Thing, Value
+
+MAX_STEPS = 60_000
+"""Statements to run before calls of project functions are no longer followed."""
+MAX_DEPTH = 18
+
+
+class Machine(ABC):
+    """State of one interpretation.
+
+    Args:
+        project: Where imports are looked up.
+        script: The file that starts the program; absolute imports are resolved against its folder.
+        reported: Files whose main guards run, as if each were the script.
+    """
+
+    def __init__(self, project: Project, script: Path, reported: frozenset[Path]):
+        self.project = project
+        self.script_folder = script.resolve().parent
+        self.reported = reported
+        self.facts = Facts()
+        self.inference = Inference(project.python)
+        self.steps = 0
+        self.stack: list[Step] = []
+        self.grad = True
+        self.autocast = False
+        self.model_calls: list[ast.AST] = []
+        """Calls of methods of models around the running statement."""
+        self.ran_forward = False
+        self.ran_backward = False
+        self.layer_sets: list[set[str]] = []
+        """One for each module that is being built: the layers that it turns out to hold."""
+        self.modules: dict[Path, Frame] = {}
+        self.classes: dict[ast.ClassDef, ClassInfo] = {}
+        self.functions: dict[ast.AST, FunctionInfo] = {}
+        self.called: set[ast.AST] = set()
+        self.loaders_read: set[ast.AST] = set()
+        self.heap_version = 0
+        """Counts changes to what functions may read beyond their arguments."""
+        self.call_depth = 0
+        self.outcomes: dict[tuple[object, ...], tuple[Value, bool, bool, frozenset[str], int]] = {}
+        self.handed: set[ast.AST] = set()
+        self.handed_partials: set[Thing] = set()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget is spent: project functions are no longer followed from their calls."""
+        return self.steps > MAX_STEPS
+
+    @abstractmethod
+    def run_block(self, block: list[ast.stmt], frame: Frame) -> bool:
+        """Run statements; True when control never comes out at their end."""
+
+    @abstractmethod
+    def evaluate(self, node: ast.expr, frame: Frame) -> Value:
+        """What an expression may give."""
+
+    @abstractmethod
+    def assign(
+        self, target: ast.expr, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
+    ) -> None:
+        """Bind a target; `source` is the expression on the right, when the statement builds something there."""
+
+    @abstractmethod
+    def call_value(
+        self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.Call | None, frame: Frame
+    ) -> Value:
+        """What calling a value gives."""
+
+    @abstractmethod
+    def member_of(self, thing: Thing, name: str) -> Value | None:
+        """An attribute of a project object or class; None when it has none of that name."""
+
+    @abstractmethod
+    def attribute(self, value: Value, name: str, frame: Frame) -> Value:
+        """What an attribute of a value may be."""
+
+    @abstractmethod
+    def module_frame(self, path: Path) -> Frame:
+        """The frame of a project file, run on its first use."""
+
+    @abstractmethod
+    def from_annotation(self, annotation: ast.expr | None, frame: Frame, name: str, site: ast.AST) -> Value:
+        """A value of which only the annotation is known."""
+
+    @abstractmethod
+    def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
+        """The value of a function definition or lambda."""
+
+    @abstractmethod
+    def call(self, node: ast.Call, frame: Frame) -> Value:
+        """What a call gives."""

@@ -1,0 +1,70 @@
+"""Makes the records of models: where each is built, what is known about it, and where it is ready."""
+
+from __future__ import annotations
+
+import ast
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import Binding, BuiltModel, Facts
+from neural_coder.analysis.readiness import ready_after
+from neural_coder.analysis.syntax import Parsed
+from neural_coder.records import Evidence, Model
+
+
+def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
+    """The bindings that count as models, each with the models that it may bind."""
+    found = []
+    for binding in facts.bindings.values():
+        built = [facts.models[site] for site in binding.sites]
+        kept = [model for model in built if not _is_part(model, binding)]
+        if kept and not catalogue.LOSS_VARIABLES.search(binding.name):
+            found.append((binding, kept))
+    return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
+
+
+def _is_part(model: BuiltModel, binding: Binding) -> bool:
+    """Layers that became part of something else, or that only were built to be looked at, are no models."""
+    return model.is_layer and model.consumed
+
+
+def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
+    """The models that a file builds."""
+    return tuple(
+        _record(facts, binding, built)
+        for binding, built in model_bindings(facts)
+        if binding.parsed.path.resolve() == parsed.path.resolve()
+    )
+
+
+def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
+    parsed = binding.parsed
+    first = min(built, key=lambda model: (model.parsed is not parsed, getattr(model.site, "lineno", 0)))
+    name, ready, why = ready_after(facts, binding)
+    names = {model.qualified_name for model in built}
+    libraries = {model.library for model in built}
+    span = parsed.span(binding.statement)
+    layers = frozenset().union(*(model.layers for model in built))
+    traits = frozenset().union(*(model.traits for model in built))
+    return Model(
+        name=name,
+        line=span.line,
+        statement=span,
+        scope=parsed.scope(binding.statement),
+        qualified_name=first.qualified_name if len(names) == 1 else "",
+        library=first.library if len(libraries) == 1 else "",
+        kind=first.kind,
+        ready=parsed.span(ready) if ready is not None else None,
+        why_not_ready=why,
+        layers=layers if layers or all(model.layers_known for model in built) else None,
+        trained=any(model.trained for model in built),
+        inferred=any(model.inferred for model in built),
+        traits=traits,
+        evidence=_evidence(binding, first),
+    )
+
+
+def _evidence(binding: Binding, model: BuiltModel) -> Evidence:
+    in_statement = any(model.site is node for node in ast.walk(binding.statement))
+    if in_statement:
+        return model.evidence
+    return Evidence(known_by="project", confidence=model.evidence.confidence * 0.97, note="built by a function")

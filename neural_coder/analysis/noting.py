@@ -1,0 +1,168 @@
+"""Writes down what the interpretation meets: forwards, backwards, steps, loaders, optimizers."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.expressions import Expressions
+from neural_coder.analysis.facts import MAX_STACKS, BackwardCall, Built, BuiltModel, ForwardCall, OtherCall
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.syntax import dotted
+from neural_coder.analysis.values import (
+    UNKNOWN,
+    Constant,
+    Flow,
+    Function,
+    Items,
+    ModelObject,
+    Object,
+    Partial,
+    Value,
+    constant,
+    join,
+    models_in,
+)
+from neural_coder.records import Evidence
+
+_OPTIMIZER_NAME = re.compile(r"(^|_)(opt|optim|optimizer|optimizers)(_|\d|[A-Z]|$)", re.IGNORECASE)
+
+
+class Noting(Expressions):
+    """The part of the interpreter that takes notes."""
+
+    def note_forward(self, node: ast.Call, thing: ModelObject, frame: Frame) -> ForwardCall:
+        """A model is run."""
+        model = self.facts.model(thing)
+        call = self.facts.forwards.get(node)
+        if call is None:
+            call = self.facts.forwards[node] = ForwardCall(node, frame.parsed, model.evidence)
+        call.models.add(thing.site)
+        if len(call.stacks) < MAX_STACKS:
+            call.stacks.add(tuple(self.stack))
+        call.outer.add(self.model_calls[-1] if self.model_calls else None)
+        call.autocast = call.autocast and self.autocast
+        call.grad = call.grad or self.grad
+        for site in frame.loaders[-1] if frame.loaders else ():
+            call.loaders.add(site)
+            self.facts.loaders[site].confirmed = True
+        self.facts.forward_statements.update((statement, thing.site) for _, statement in self.stack)
+        self.ran_forward = True
+        return call
+
+    def note_backward(self, node: ast.Call, flows: frozenset[Flow], frame: Frame, evidence: Evidence) -> None:
+        """Gradients are computed from a value."""
+        call = self.facts.backwards.get(node)
+        if call is None:
+            call = self.facts.backwards[node] = BackwardCall(node, frame.parsed, evidence)
+        if len(call.stacks) < MAX_STACKS:
+            call.stacks.add(tuple(self.stack))
+        for flow in flows:
+            call.forwards.add(flow.call)
+            self.mark_training(flow)
+        self.ran_backward = True
+
+    def mark_training(self, flow: Flow) -> None:
+        """A model's output reached a backward."""
+        forward = self.facts.forwards.get(flow.call)
+        if forward is None:
+            return
+        if flow.detached:
+            forward.feeds_training = True
+            return
+        forward.training = True
+        for site in forward.models:
+            self.facts.models[site].trained = True
+
+    def note_step(self, node: ast.Call, frame: Frame, evidence: Evidence) -> None:
+        """An optimizer's step."""
+        self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "optimizer_step", evidence))
+
+    def note_fit(self, node: ast.Call, frame: Frame, models: list[Value], evidence: Evidence) -> None:
+        """A call that trains as a whole."""
+        self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "fit", evidence))
+        for thing in models_in(join(models)):
+            self.facts.model(thing).trained = True
+
+    def note_numpy(self, flows: frozenset[Flow]) -> None:
+        """Values are turned into NumPy arrays, which know no bfloat16."""
+        for flow in flows:
+            if not flow.converted and flow.call in self.facts.forwards:
+                self.facts.forwards[flow.call].reaches_numpy = True
+
+    def note_loader(
+        self, node: ast.AST, name: str, evidence: Evidence, frame: Frame, *, confirmed: bool = True
+    ) -> Object:
+        """A loader is built."""
+        if node not in self.facts.loaders:
+            self.facts.loaders[node] = Built(node, frame.parsed, name, evidence, confirmed=confirmed)
+        return Object("loader", node)
+
+    def note_optimizer(self, node: ast.Call, name: str, frame: Frame) -> Object:
+        """An optimizer is built."""
+        if node not in self.facts.optimizers:
+            evidence = Evidence(known_by="import", confidence=0.99)
+            self.facts.optimizers[node] = Built(node, frame.parsed, catalogue.optimizer_name(name), evidence)
+        return Object("optimizer", node)
+
+    def note_traits(
+        self, model: BuiltModel, node: ast.Call, name: str, arguments: list[Value], keywords: dict[str, Value]
+    ) -> None:
+        """What a method call on a model tells about what the script does with it."""
+        trait = catalogue.METHOD_TRAITS.get(name)
+        if name == "train" and arguments and constant(arguments[0]) is False:
+            trait = "eval"
+        if trait:
+            model.traits.add(trait)
+        if name != "to":
+            return
+        text = " ".join(ast.unparse(item) for item in [*node.args, *(keyword.value for keyword in node.keywords)])
+        if "channels_last" in text:
+            model.traits.add("channels_last")
+        if "bfloat16" in text:
+            model.traits.add("bfloat16")
+        elif "float16" in text or "torch.half" in text:
+            model.traits.add("half")
+        if any(isinstance(known := constant(value), str) and known.startswith("cuda") for value in arguments):
+            model.traits.add("cuda")
+
+    def is_backward(self, name: str, receiver: Value, arguments: list[Value], frame: Frame) -> bool:
+        """Whether a method of this name, of something that is not known, computes gradients."""
+        if name == "manual_backward" or receiver.flows:
+            return True
+        if any(not isinstance(thing, Constant | Items) for thing in receiver.things):
+            return False
+        return self.mentions_torch(frame.parsed.path)
+
+    def named_like_optimizer(self, node: ast.expr) -> bool:
+        """Whether a name is one that people give to optimizers."""
+        return bool(_OPTIMIZER_NAME.search(dotted(node).rpartition(".")[2]))
+
+    def has_outside_class(self, model: BuiltModel) -> bool:
+        """Whether a model may have methods that the project's files do not show."""
+        return not model.classes or any(
+            not name.startswith("torch.nn.") for info in model.classes for name in self.outside_bases(info)
+        )
+
+    def hand_over(self, values: list[Value], frame: Frame, given: Value | None = None) -> None:
+        """Functions that are passed to code that we do not see are taken to be called by it."""
+        for value in values:
+            for thing in value.things:
+                if isinstance(thing, Function) and thing.info.node not in self.handed:
+                    self.handed.add(thing.info.node)
+                    arguments = self._handed_arguments(thing, given)
+                    self.call_value(Value(frozenset({thing})), arguments, {}, None, frame)
+                elif isinstance(thing, Partial) and thing not in self.handed_partials:
+                    self.handed_partials.add(thing)
+                    self.call_value(Value(frozenset({thing})), [], {}, None, frame)
+
+    def _handed_arguments(self, thing: Function, given: Value | None) -> list[Value]:
+        """`spawn(worker, args=(a, b))` passes them behind the process's number, `Thread` as they are."""
+        for item in given.things if given is not None else ():
+            if isinstance(item, Items):
+                missing = len(thing.info.node.args.args) - len(item.values) - (thing.bound is not None)
+                return [*([UNKNOWN] * max(0, min(missing, 1))), *item.values]
+        return []
+
+

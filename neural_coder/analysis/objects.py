@@ -1,0 +1,444 @@
+"""Project classes, their members and attributes, and what binding an object to a name tells."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import Binding, BuiltModel
+from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.machine import Machine
+from neural_coder.analysis.syntax import Parsed, dotted
+from neural_coder.analysis.usage import looks_like_model
+from neural_coder.analysis.values import (
+    UNKNOWN,
+    Class,
+    ClassInfo,
+    Constant,
+    FileModule,
+    Function,
+    Instance,
+    Many,
+    ModelObject,
+    Object,
+    Outside,
+    Super,
+    Thing,
+    Value,
+    detached,
+    join,
+    models_in,
+    of,
+    shallow,
+    with_flows,
+)
+from neural_coder.errors import UserError
+from neural_coder.records import Evidence
+
+_MAX_CANDIDATES = 12
+
+
+class Objects(Machine):
+    """The part of the interpreter that knows classes, objects and bindings."""
+
+    # --- modules ----------------------------------------------------------------------------------------------------
+
+    def module_frame(self, path: Path) -> Frame:
+        """The frame of a project file, run on its first use."""
+        path = path.resolve()
+        if path not in self.modules:
+            try:
+                parsed = self.project.parsed(path)
+            except UserError:
+                parsed = self.project.empty(path)
+            frame = self.modules[path] = Frame(parsed=parsed)
+            kept = self.stack, self.grad, self.autocast, self.model_calls
+            self.stack, self.grad, self.autocast, self.model_calls = [], True, False, []
+            self.run_block(parsed.tree.body, frame)
+            self.stack, self.grad, self.autocast, self.model_calls = kept
+        return self.modules[path]
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    def lineage(self, info: ClassInfo) -> list[ClassInfo]:
+        """A class and its project bases, nearest first."""
+        found, queue = [info], [info]
+        while queue:
+            for base in queue.pop(0).bases:
+                for thing in base.things:
+                    if isinstance(thing, Class) and thing.info not in found:
+                        found.append(thing.info)
+                        queue.append(thing.info)
+        return found
+
+    def outside_bases(self, info: ClassInfo) -> list[str]:
+        """Dotted names of the bases outside the project."""
+        return [
+            thing.name
+            for member in self.lineage(info)
+            for base in member.bases
+            for thing in base.things
+            if isinstance(thing, Outside)
+        ]
+
+    def has_base(self, info: ClassInfo, pattern: re.Pattern[str]) -> bool:
+        """Whether a base outside the project has a name of this form."""
+        return any(pattern.fullmatch(name) for name in self.outside_bases(info))
+
+    def module_evidence(self, info: ClassInfo) -> Evidence | None:
+        """How we know that a class is a module; None when it is none."""
+        names = self.outside_bases(info)
+        if any(catalogue.is_module_base(catalogue.canonical(name)) for name in names):
+            return Evidence(known_by="project", confidence=0.98)
+        unknown = [name for name in names if name.partition(".")[0] not in catalogue.FOREIGN]
+        blind = any(not base.things for member in self.lineage(info) for base in member.bases)
+        if (unknown or blind) and any("forward" in member.members for member in self.lineage(info)):
+            if self.mentions_torch(info.parsed.path):
+                return Evidence(known_by="name", confidence=0.7, note="it defines forward()")
+        return None
+
+    def mentions_torch(self, path: Path) -> bool:
+        """Whether the text of a file names PyTorch or a library that builds on it."""
+        return self.project.mentions_library(path)
+
+    def is_loss_class(self, info: ClassInfo) -> bool:
+        """Whether a module class is a loss."""
+        names = [member.node.name for member in self.lineage(info)] + self.outside_bases(info)
+        return any(catalogue.is_loss(name) for name in names)
+
+    # --- attributes -------------------------------------------------------------------------------------------------
+
+    def member_of(self, thing: Thing, name: str) -> Value | None:
+        """An attribute of a project object or class; None when it has none of that name."""
+        if isinstance(thing, Instance):
+            return self._class_member(thing.info, name, thing)
+        if isinstance(thing, Class):
+            return self._class_member(thing.info, name, None, thing)
+        if isinstance(thing, Super):
+            for base in self.lineage(thing.info)[1:]:
+                found = self._own_member(base, name, thing.self_thing)
+                if found is not None:
+                    return found
+            return None
+        if isinstance(thing, ModelObject):
+            members = [self._class_member(info, name, thing) for info in self.facts.model(thing).classes]
+            known = [member for member in members if member is not None]
+            return join(known) if known else None
+        return None
+
+    def _class_member(self, info: ClassInfo, name: str, bound: Thing | None, owner: Thing | None = None) -> Value | None:
+        found = None
+        for member in self.lineage(info):
+            found = self._own_member(member, name, bound, owner)
+            if found is not None:
+                break
+        if bound is None:
+            return found
+        stored = [member.attributes[name] for member in self.lineage(info) if name in member.attributes]
+        known = [value for value in (found, *stored) if value is not None]
+        return join(known) if known else None
+
+    def _own_member(self, info: ClassInfo, name: str, bound: Thing | None, owner: Thing | None = None) -> Value | None:
+        value = info.members.get(name)
+        if value is None:
+            return None
+        things: set[Thing] = set()
+        for thing in value.things:
+            if isinstance(thing, Function) and thing.bound is None and thing.info.kind != "static":
+                target = Class(info) if thing.info.kind == "class" else bound
+                if thing.info.kind == "class" and (owner is not None or bound is not None):
+                    target = owner if owner is not None else self.class_of(bound, info)
+                things.add(Function(thing.info, target))
+            else:
+                things.add(thing)
+        return Value(frozenset(things), value.flows)
+
+    def class_of(self, thing: Thing | None, default: ClassInfo) -> Thing:
+        """The class of an object, as a value."""
+        if isinstance(thing, Instance):
+            return Class(thing.info)
+        if isinstance(thing, ModelObject) and len(self.facts.model(thing).classes) == 1:
+            return Class(next(iter(self.facts.model(thing).classes)))
+        return Class(default)
+
+    def attribute(self, value: Value, name: str, frame: Frame) -> Value:
+        """What an attribute of a value may be."""
+        if not value.things:
+            return Value(frozenset(), detached(value.flows)) if name == "data" else value
+        found = [self._attribute_of(thing, name, frame) for thing in value.things]
+        result = with_flows(join(found), value.flows)
+        return Value(result.things, detached(result.flows)) if name == "data" else result
+
+    def _attribute_of(self, thing: Thing, name: str, frame: Frame) -> Value:
+        if isinstance(thing, Outside):
+            return of(Outside(catalogue.canonical(f"{thing.name}.{name}")))
+        if isinstance(thing, FileModule):
+            return self._module_attribute(thing, name)
+        if isinstance(thing, ModelObject) and name == "module":
+            return self.member_of(thing, name) or of(thing)
+        if isinstance(thing, Object):
+            return self._object_attribute(thing, name)
+        member = self.member_of(thing, name)
+        if member is None:
+            return self._missing_attribute(thing, name)
+        results = []
+        for part in member.things:
+            if isinstance(part, Function) and part.info.kind == "property" and part.bound is not None:
+                results.append(self.call_value(of(part), [], {}, None, frame))
+            else:
+                results.append(of(part, flows=member.flows))
+        return join(results) if results else member
+
+    def _module_attribute(self, thing: FileModule, name: str) -> Value:
+        if name == "__dict__":
+            return self.candidates(thing)
+        if thing.path.suffix == ".py":
+            found = self.module_frame(thing.path).names.get(name)
+            if found is not None:
+                return found
+        folder = thing.path.parent if thing.path.suffix == ".py" else thing.path
+        for path in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if (thing.path.suffix != ".py" or thing.path.stem == "__init__") and self.project.exists(path):
+                return of(FileModule(path.resolve()))
+        return UNKNOWN
+
+    def candidates(self, thing: FileModule) -> Value:
+        """What a lookup by a computed name in a project module may give, when it cannot give many things."""
+        names = self.module_frame(thing.path).names if thing.path.suffix == ".py" else {}
+        parts = [
+            value
+            for name, value in names.items()
+            if not name.startswith("_") and any(isinstance(part, Class | Function) for part in value.things)
+        ]
+        return of(Many(join(parts))) if 0 < len(parts) <= _MAX_CANDIDATES else UNKNOWN
+
+    def _object_attribute(self, thing: Object, name: str) -> Value:
+        if thing.kind == "holder" and thing.site is not None:
+            return of(self.placeholder(thing.site, self._file_of(thing.site), f"held as {name}"))
+        if thing.kind == "trainer" and name in {"model", "lightning_module"} and thing.models:
+            return of(*thing.models)
+        return UNKNOWN
+
+    def _file_of(self, node: ast.AST) -> Parsed:
+        assert isinstance(node, ast.ClassDef)
+        return self.classes[node].parsed
+
+    def _missing_attribute(self, thing: Thing, name: str) -> Value:
+        if isinstance(thing, Instance) and name in catalogue.MODULE_HOLDERS:
+            if self.has_base(thing.info, catalogue.MODULE_HOLDERS[name]):
+                return of(Object("holder", thing.info.node))
+        return UNKNOWN
+
+    def set_attribute(self, base: Value, name: str, value: Value) -> None:
+        """Put a value on objects: what they had there before stays possible."""
+        value = self.cut(value)
+        for thing in base.things:
+            infos: set[ClassInfo] = set()
+            if isinstance(thing, Instance | Class):
+                infos = {thing.info}
+            elif isinstance(thing, ModelObject):
+                infos = self.facts.model(thing).classes
+                self.adopt(of(thing), value)
+            for info in infos:
+                known = info.attributes.get(name)
+                merged = value if known is None else join((known, value))
+                if merged != known:
+                    info.attributes[name] = merged
+                    self.heap_version += 1
+
+    def adopt(self, base: Value, value: Value) -> None:
+        """Modules that are put into a module are parts of it."""
+        for thing in base.things:
+            if isinstance(thing, ModelObject):
+                outer = self.facts.model(thing)
+                for part in models_in(value):
+                    inner = self.facts.model(part)
+                    if inner is not outer:
+                        inner.consumed = True
+                        outer.layers |= inner.layers
+
+    def cut(self, value: Value) -> Value:
+        """The value without its deepest containers."""
+        return shallow(value)
+
+    def context_kind(self, name: str) -> str:
+        """What a context manager or decorator of PyTorch does, by its dotted name."""
+        if name in catalogue.NO_GRAD:
+            return "no_grad"
+        if name in catalogue.INFERENCE_MODE:
+            return "inference_mode"
+        if name in catalogue.ENABLE_GRAD:
+            return "enable_grad"
+        return "autocast" if catalogue.AUTOCASTS.fullmatch(name) else ""
+
+    # --- what is only known from annotations, names and use ---------------------------------------------------------
+
+    def placeholder(self, key: ast.AST, parsed: Parsed, note: str, evidence: Evidence | None = None) -> ModelObject:
+        """A model that is built somewhere else: a parameter, or something from a configuration file."""
+        if key not in self.facts.models:
+            self.facts.models[key] = BuiltModel(
+                key,
+                parsed,
+                evidence or Evidence(known_by="name", confidence=0.6, note=note),
+                placeholder=True,
+                known_class=False,
+                layers_known=False,
+            )
+        return ModelObject(key)
+
+    def from_annotation(self, annotation: ast.expr | None, frame: Frame, name: str, site: ast.AST) -> Value:
+        """A value of which only the annotation is known."""
+        if annotation is None:
+            return UNKNOWN
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            try:
+                annotation = ast.parse(annotation.value, mode="eval").body
+            except (SyntaxError, ValueError):
+                return UNKNOWN
+        if isinstance(annotation, ast.BinOp):
+            parts: list[ast.expr] = [annotation.left, annotation.right]
+        elif isinstance(annotation, ast.Subscript):
+            if dotted(annotation.value).rpartition(".")[2] not in {"Optional", "Union", "Annotated", "Final", "ClassVar"}:
+                return UNKNOWN
+            parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        else:
+            return self._of_type(self.evaluate(annotation, frame), site, frame.parsed)
+        return join([self.from_annotation(part, frame, name, site) for part in parts])
+
+    def _of_type(self, value: Value, site: ast.AST, parsed: Parsed) -> Value:
+        found = []
+        for thing in value.things:
+            if isinstance(thing, Class):
+                evidence = self.module_evidence(thing.info)
+                if evidence and not self.is_loss_class(thing.info):
+                    model = self.placeholder(site, parsed, "annotation", evidence)
+                    self.facts.model(model).classes.add(thing.info)
+                    found.append(of(model))
+                elif evidence is None:
+                    found.append(of(Instance(thing.info)))
+            elif isinstance(thing, Outside):
+                if catalogue.is_loss(thing.name):
+                    found.append(of(Object("loss")))
+                elif catalogue.is_module_base(thing.name):
+                    evidence = Evidence(known_by="import", confidence=0.9, note="annotation")
+                    found.append(of(self.placeholder(site, parsed, "annotation", evidence)))
+                elif catalogue.OPTIMIZERS.fullmatch(thing.name):
+                    found.append(of(Object("optimizer")))
+                elif catalogue.LOADERS.fullmatch(thing.name):
+                    found.append(of(Object("loader")))
+        return join(found)
+
+    # --- bindings ---------------------------------------------------------------------------------------------------
+
+    def bound_value(
+        self,
+        target: ast.Name | ast.Attribute,
+        value: Value,
+        frame: Frame,
+        statement: ast.stmt,
+        source: ast.expr | None,
+        base: Value = UNKNOWN,
+    ) -> Value:
+        """Note what a statement binds; returns the value, with what the binding itself tells about it."""
+        if source is None:
+            return value
+        name = dotted(target)
+        if not value.things and isinstance(source, ast.Call):
+            value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
+        if not name:
+            return value
+        self._note_models(target, name, value, frame, statement, source, base)
+        for thing in value.things:
+            if isinstance(thing, Object) and thing.site is not None and thing not in frame.read_objects:
+                if thing.kind == "optimizer":
+                    self.facts.optimizer_names.setdefault(thing.site, name)
+                elif thing.kind == "loader":
+                    self._note_loader(target, name, thing.site, frame, statement, source)
+            elif isinstance(thing, Instance) and thing.site in self.facts.loaders and thing not in frame.read_objects:
+                self._note_loader(target, name, thing.site, frame, statement, source)  # type: ignore[arg-type]
+        return value
+
+    def _note_loader(
+        self, target: ast.expr, name: str, site: ast.AST, frame: Frame, statement: ast.stmt, source: ast.expr
+    ) -> None:
+        binding = self.facts.loader_bindings.setdefault(
+            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
+        )
+        binding.sites.add(site)
+
+    def _note_models(
+        self,
+        target: ast.expr,
+        name: str,
+        value: Value,
+        frame: Frame,
+        statement: ast.stmt,
+        source: ast.expr,
+        base: Value,
+    ) -> None:
+        fresh = {
+            thing
+            for thing in value.things
+            if isinstance(thing, ModelObject) and thing not in frame.read_objects and not self._is_foreign(thing)
+        }
+        if not fresh or any(isinstance(thing, ModelObject) for thing in base.things) or self._inside_module(frame):
+            return
+        binding = self.facts.bindings.setdefault(
+            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
+        )
+        binding.sites.update(thing.site for thing in fresh)
+
+    def _is_foreign(self, thing: ModelObject) -> bool:
+        return self.facts.model(thing).placeholder
+
+    def _inside_module(self, frame: Frame) -> bool:
+        if frame.class_info is not None and self.module_evidence(frame.class_info):
+            return True
+        return isinstance(frame.self_thing, ModelObject)
+
+    def _rebound(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value | None:
+        """`model = wrap(model)` by a function that nothing is known about: taken to give the model back."""
+        name = dotted(target)
+        given = [*source.args, *(keyword.value for keyword in source.keywords)]
+        if not name or not any(dotted(argument) == name for argument in given):
+            return None
+        kept = frozenset(thing for thing in self.evaluate(target, frame).things if isinstance(thing, ModelObject | Object))
+        return Value(kept, value.flows) if kept else None
+
+    def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
+        """A call that nothing explains: what is done with its result may tell that it is a model."""
+        callee = self.facts.resolved.get(source, "")
+        if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
+            return value
+        strength = looks_like_model(target, frame.parsed)
+        if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
+            return value
+        if not self._explained(source, callee, strength, frame):
+            return value
+        if source not in self.facts.models:
+            note = "it is used like a module"
+            evidence = Evidence(known_by="name", confidence=0.75 if strength > 1 else 0.5, note=note)
+            if self.inferred_module(source, frame):
+                evidence = Evidence(known_by="jedi", confidence=0.9)
+            library = callee.partition(".")[0] or "project"
+            self.facts.models[source] = BuiltModel(
+                source, frame.parsed, evidence, callee, library, layers_known=False, known_class=False
+            )
+        return with_flows(of(ModelObject(source)), value.flows)
+
+    def _explained(self, source: ast.Call, callee: str, strength: int, frame: Frame) -> bool:
+        return strength > 1 or self.inferred_module(source, frame)
+
+    def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
+        """Ask jedi whether a call gives a module; False also when it does not know."""
+        span = frame.parsed.span(source.func)
+        line, column = span.end_line, max(span.end_column - 1, 0)
+        return bool(self.inference.gives_module(frame.parsed.source, line, column))
+
+    def is_none(self, thing: Thing) -> bool:
+        """Whether a thing is the literal None."""
+        return isinstance(thing, Constant) and thing.value is None
+
+

@@ -1,0 +1,214 @@
+"""A parsed file: its tree, where each node stands in the text, and what surrounds it."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from neural_coder.errors import UserError
+from neural_coder.records import Argument, Span
+from neural_coder.source import Source
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+ScopeNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+class Parsed:
+    """One file's syntax tree with positions in characters and links to parents."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.path = source.path
+        self.tree = _parse(source)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text's lines as Python's tokenizer counts them, without their ends."""
+        return self.source.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+    @cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """Each node's parent."""
+        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+
+    @cached_property
+    def _blocks(self) -> dict[ast.AST, tuple[list[ast.stmt], int]]:
+        found: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
+        for node in ast.walk(self.tree):
+            for block in blocks_of(node):
+                for index, statement in enumerate(block):
+                    found[statement] = (block, index)
+        return found
+
+    def _column(self, line: int, offset: int) -> int:
+        text = self.lines[line - 1] if line <= len(self.lines) else ""
+        return offset if text.isascii() else len(text.encode()[:offset].decode(errors="replace"))
+
+    def span(self, node: ast.AST) -> Span:
+        """Where a statement (its decorators included) or an expression stands."""
+        first = node
+        if isinstance(node, ScopeNode) and node.decorator_list:
+            # ast starts a decorated definition at `def`; the `@` is one character before the first decorator.
+            decorator = min(node.decorator_list, key=lambda item: (item.lineno, item.col_offset))
+            column = self.lines[decorator.lineno - 1].find("@")
+            return Span(
+                line=decorator.lineno,
+                column=max(column, 0),
+                end_line=node.end_lineno or node.lineno,
+                end_column=self._column(node.end_lineno or node.lineno, node.end_col_offset or 0),
+            )
+        line, end = getattr(first, "lineno", 1), getattr(first, "end_lineno", 1)
+        return Span(
+            line=line,
+            column=self._column(line, getattr(first, "col_offset", 0)),
+            end_line=end,
+            end_column=self._column(end, getattr(first, "end_col_offset", 0)),
+        )
+
+    def span_of_run(self, first: ast.stmt, last: ast.stmt) -> Span:
+        """From the start of one statement to the end of another."""
+        start, stop = self.span(first), self.span(last)
+        return Span(line=start.line, column=start.column, end_line=stop.end_line, end_column=stop.end_column)
+
+    def text(self, node: ast.AST) -> str:
+        """The node's text as written."""
+        span = self.span(node)
+        if span.line == span.end_line:
+            return self.lines[span.line - 1][span.column : span.end_column]
+        middle = self.lines[span.line : span.end_line - 1]
+        return "\n".join(
+            [self.lines[span.line - 1][span.column :], *middle, self.lines[span.end_line - 1][: span.end_column]]
+        )
+
+    def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
+        """The nodes around a node, innermost first."""
+        current = self.parents.get(node)
+        while current is not None:
+            yield current
+            current = self.parents.get(current)
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The innermost statement that holds a node; an `elif` belongs to the `if` that it continues."""
+        current: ast.AST = node
+        while not isinstance(current, ast.stmt):
+            current = self.parents[current]
+        while self.is_elif(current):
+            current = self.parents[current]
+        assert isinstance(current, ast.stmt)
+        return current
+
+    def is_elif(self, node: ast.AST) -> bool:
+        """Whether an `if` is the `elif` of another one."""
+        parent = self.parents.get(node)
+        if not (isinstance(node, ast.If) and isinstance(parent, ast.If) and parent.orelse == [node]):
+            return False
+        # `else:` with a single `if` in it parses alike; the text tells them apart.
+        return self.lines[node.lineno - 1][self._column(node.lineno, node.col_offset) :].startswith("elif")
+
+    def block(self, statement: ast.stmt) -> tuple[list[ast.stmt], int]:
+        """The block that a statement stands in, and its place there."""
+        return self._blocks[statement]
+
+    def function(self, node: ast.AST) -> FunctionNode | None:
+        """The function whose body holds the node."""
+        child = node
+        for parent in self.ancestors(node):
+            if isinstance(parent, FunctionNode) and child in parent.body:
+                return parent
+            child = parent
+        return None
+
+    def scope(self, node: ast.AST) -> str:
+        """Dotted name of the function or class whose body holds the node; `<module>` at top level."""
+        names: list[str] = []
+        child = node
+        for parent in self.ancestors(node):
+            if isinstance(parent, ScopeNode) and child in parent.body:
+                names.append(parent.name)
+            child = parent
+        return ".".join(reversed(names)) or "<module>"
+
+    def arguments(self, call: ast.Call) -> tuple[Argument, ...]:
+        """The arguments of a call as written."""
+        found = []
+        for item in call.args:
+            starred = isinstance(item, ast.Starred)
+            value = item.value if isinstance(item, ast.Starred) else item
+            found.append(Argument(keyword="*" if starred else None, text=self.text(value), value=self.span(value)))
+        for keyword in call.keywords:
+            found.append(
+                Argument(keyword=keyword.arg or "**", text=self.text(keyword.value), value=self.span(keyword.value))
+            )
+        return tuple(sorted(found, key=lambda argument: argument.value))
+
+
+def blocks_of(node: ast.AST) -> list[list[ast.stmt]]:
+    """The lists of statements directly in a node."""
+    blocks = []
+    for field in ("body", "orelse", "finalbody"):
+        block = getattr(node, field, None)
+        if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+            blocks.append(block)
+    return blocks
+
+
+def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below a node that run with it: bodies of functions, lambdas and classes are left out."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (*_SCOPES, ast.Lambda)):
+            yield from walk_scope(child)
+
+
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` for a chain of names, else an empty text."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = dotted(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def _parse(source: Source) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source.text)
+    except SyntaxError as error:
+        raise UserError(_syntax_message(source, error)) from None
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise UserError(f"{source.path} cannot be parsed: {error or type(error).__name__}.") from None
+
+
+def _syntax_message(source: Source, error: SyntaxError) -> str:
+    line = error.lineno or 1
+    column = max(error.offset or 1, 1)
+    lines = source.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = lines[line - 1] if line <= len(lines) else ""
+    # The caret stands under the character; tabs stay tabs so that both lines are indented alike.
+    caret = "".join("\t" if character == "\t" else " " for character in text[: column - 1]).ljust(column - 1) + "^"
+    return f"{source.path}:{line}:{column}: {error.msg}\n{text}\n{caret}"
+
+
+def has_suspension(node: ast.AST) -> str:
+    """`yields` or `awaits` when running the node may suspend its function, else an empty text."""
+    for child in (node, *walk_scope(node)):
+        if isinstance(child, ast.Yield | ast.YieldFrom):
+            return "yields"
+        if isinstance(child, ast.Await | ast.AsyncFor | ast.AsyncWith):
+            return "awaits"
+        if isinstance(child, ast.comprehension) and child.is_async:
+            return "awaits"
+    return ""
+
+
+def file_name(path: Path) -> str:
+    """The module name that a file would be imported under, without its package."""
+    return path.parent.name if path.stem == "__init__" else path.stem

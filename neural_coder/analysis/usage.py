@@ -1,0 +1,79 @@
+"""What the text of a scope tells about a name: whether it is used as only a module is used."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.syntax import Parsed, dotted
+
+_TELLING = frozenset(
+    """eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules named_modules
+    named_children""".split()
+)
+_MODEL_NAME = re.compile(
+    r"(^|_)(models?|net|network|net[GDEF]|unet|vae|backbone|generator|discriminator|teacher|student|"
+    r"actor|critic|policy|classifier|resnet\w*|bert|gpt2?|lstm|cnn|mlp|ddp|ema|encoder|decoder|G|D)(_|\d|$)"
+)
+
+
+def named_like_model(name: str) -> bool:
+    """Whether a name is one that people give to models."""
+    return bool(_MODEL_NAME.search(name.rpartition(".")[2]))
+
+
+def looks_like_model(target: ast.expr, parsed: Parsed) -> int:
+    """How much the uses of a target in its scope speak for a module.
+
+    Returns:
+        0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
+    """
+    return _strength(dotted(target), _scope(target, parsed))
+
+
+def parameter_looks_like_model(function: ast.AST, name: str) -> int:
+    """The same for a parameter of a function."""
+    return _strength(name, function)
+
+
+def _scope(target: ast.expr, parsed: Parsed) -> ast.AST:
+    function = parsed.function(target)
+    if isinstance(target, ast.Name):
+        return function or parsed.tree
+    for parent in parsed.ancestors(target):
+        if isinstance(parent, ast.ClassDef):
+            return parent
+    return function or parsed.tree
+
+
+def _strength(name: str, scope: ast.AST) -> int:
+    if not name or catalogue.LOSS_VARIABLES.search(name):
+        return 0
+    called, methods = _uses(name, scope)
+    # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
+    telling = methods & _TELLING
+    if "step" in methods or "inverse_transform" in methods:
+        return 0
+    if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
+        return 2
+    if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
+        return 2
+    return 1 if called and named_like_model(name) else 0
+
+
+def _uses(name: str, scope: ast.AST) -> tuple[bool, set[str]]:
+    called, methods = False, set()
+    last = name.rpartition(".")[2]
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Name | ast.Attribute) and _ends_with(function, last) and dotted(function) == name:
+                called = called or bool(node.args or node.keywords)
+            elif isinstance(function, ast.Attribute) and _ends_with(function.value, last) and dotted(function.value) == name:
+                methods.add(function.attr)
+    return called, methods
+
+
+def _ends_with(node: ast.expr, last: str) -> bool:
+    return (isinstance(node, ast.Name) and node.id == last) or (isinstance(node, ast.Attribute) and node.attr == last)

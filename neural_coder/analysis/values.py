@@ -1,0 +1,295 @@
+"""What a name may stand for while a file is interpreted abstractly: a set of possible things, and what flowed into it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from neural_coder.analysis.syntax import FunctionNode, Parsed
+
+if TYPE_CHECKING:
+    from neural_coder.analysis.frames import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A model call whose result flowed into a value."""
+
+    call: ast.Call
+    detached: bool = False
+    """No gradient flows back on this way."""
+    converted: bool = False
+    """It came as float32 or as integers, so that a reduced precision of the result does not show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What an expression may give. No things: nothing is known."""
+
+    things: frozenset[Thing] = frozenset()
+    flows: frozenset[Flow] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A literal."""
+
+    value: str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Something of an installed package, by its dotted name; `?` stands for a part known only at run time."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileModule:
+    """A module of the project (a file, or a package folder without `__init__.py`)."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassInfo:
+    """A class of the project."""
+
+    parsed: Parsed
+    node: ast.ClassDef
+    bases: list[Value] = field(default_factory=list)
+    members: dict[str, Value] = field(default_factory=dict)
+    """The class body's names."""
+    attributes: dict[str, Value] = field(default_factory=dict)
+    """What methods put on `self`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionInfo:
+    """A function of the project, with the frame that it closes over."""
+
+    parsed: Parsed
+    node: FunctionNode | ast.Lambda
+    closure: Frame
+    owner: ClassInfo | None
+    kind: Literal["function", "method", "static", "class", "property"]
+    defaults: dict[str, Value]
+    grad: Literal["enabled", "off"] | None = None
+    """What its decorators do to gradients."""
+    autocast: bool = False
+    is_context: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """A class of the project, as a value."""
+
+    info: ClassInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the project, bound to an object or not."""
+
+    info: FunctionInfo
+    bound: Thing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An object of a project class that is no module."""
+
+    info: ClassInfo
+    site: ast.AST | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Super:
+    """`super()` in a method of a class."""
+
+    info: ClassInfo
+    self_thing: Thing
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObject:
+    """A module or pipeline, named by the call that builds it."""
+
+    site: ast.AST
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """Something else that matters here."""
+
+    kind: Literal[
+        "optimizer", "loader", "loss", "scaler", "accelerator", "trainer", "no_grad", "inference_mode", "autocast",
+        "enable_grad", "scheduler", "dataset", "holder", "transform", "other",
+    ]  # fmt: skip
+    site: ast.AST | None = None
+    models: frozenset[ModelObject] = frozenset()
+    """For a trainer: what it trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A tuple or list of known length."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """A container or iterator whose items are alike."""
+
+    item: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """`functools.partial(function, ...)`."""
+
+    function: Value
+    arguments: tuple[Value, ...]
+    keywords: tuple[tuple[str, Value], ...]
+
+
+Thing = (
+    Constant
+    | Outside
+    | FileModule
+    | Class
+    | Function
+    | Instance
+    | Super
+    | ModelObject
+    | Object
+    | Items
+    | Many
+    | Partial
+)
+
+UNKNOWN = Value()
+MAX_THINGS = 24
+MAX_FLOWS = 200
+
+
+def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
+    """A value that is one of the things."""
+    return Value(frozenset(things), flows)
+
+
+def join(values: Iterable[Value]) -> Value:
+    """A value that is one of several."""
+    found = [value for value in values if value is not UNKNOWN]
+    if not found:
+        return UNKNOWN
+    if len(found) == 1 or all(value == found[0] for value in found[1:]):
+        return found[0]
+    things = frozenset().union(*(value.things for value in found))
+    flows = frozenset().union(*(value.flows for value in found))
+    if len(things) > MAX_THINGS:
+        things = frozenset(thing for thing in things if isinstance(thing, ModelObject | Class | Function | Outside))
+        if len(things) > MAX_THINGS:
+            things = frozenset()
+    if len(flows) > MAX_FLOWS:
+        flows = frozenset(sorted(flows, key=lambda flow: (flow.call.lineno, flow.call.col_offset, flow.detached))[:MAX_FLOWS])
+    return Value(_merged_items(things), flows)
+
+
+def _merged_items(things: frozenset[Thing]) -> frozenset[Thing]:
+    """Tuples of one length become one tuple of joined items, so that unpacking them stays exact."""
+    tuples = [thing for thing in things if isinstance(thing, Items)]
+    if len(tuples) < 2:
+        return things
+    rest = frozenset(thing for thing in things if not isinstance(thing, Items))
+    by_length: dict[int, list[Items]] = {}
+    for item in tuples:
+        by_length.setdefault(len(item.values), []).append(item)
+    merged = {
+        Items(tuple(join(column) for column in zip(*(item.values for item in group), strict=True)))
+        for group in by_length.values()
+    }
+    return rest | merged
+
+
+def all_flows(value: Value, depth: int = 4) -> frozenset[Flow]:
+    """What flowed into a value and into the items that it holds."""
+    found = value.flows
+    if depth:
+        for thing in value.things:
+            if isinstance(thing, Items):
+                found = found.union(*(all_flows(item, depth - 1) for item in thing.values))
+            elif isinstance(thing, Many):
+                found |= all_flows(thing.item, depth - 1)
+    return found
+
+
+def with_flows(value: Value, flows: frozenset[Flow]) -> Value:
+    """The same value with more flows."""
+    return value if flows <= value.flows else Value(value.things, value.flows | flows)
+
+
+def detached(flows: Iterable[Flow], converted: bool = False) -> frozenset[Flow]:
+    """The flows without gradients (and, when asked, as converted to float32 or integers)."""
+    return frozenset(Flow(flow.call, True, flow.converted or converted) for flow in flows)
+
+
+def models_in(value: Value, depth: int = 3) -> frozenset[ModelObject]:
+    """The models that a value is or holds."""
+    found: set[ModelObject] = set()
+    for thing in value.things:
+        if isinstance(thing, ModelObject):
+            found.add(thing)
+        elif depth and isinstance(thing, Items):
+            for item in thing.values:
+                found |= models_in(item, depth - 1)
+        elif depth and isinstance(thing, Many):
+            found |= models_in(thing.item, depth - 1)
+    return frozenset(found)
+
+
+def item_of(value: Value, index: int | None = None, length: int | None = None) -> Value:
+    """What an item of a value may be: at an index where one is known, else any of them."""
+    found = []
+    for thing in value.things:
+        if isinstance(thing, Items):
+            if index is not None and -len(thing.values) <= index < len(thing.values) and length in (None, len(thing.values)):
+                found.append(thing.values[index])
+            elif index is None:
+                found.extend(thing.values)
+        elif isinstance(thing, Many):
+            found.append(thing.item)
+        elif isinstance(thing, Outside):
+            found.append(of(Outside(thing.name.removesuffix(".__dict__") + ".?")) if thing.name.endswith("__dict__") else UNKNOWN)
+    return with_flows(join(found), value.flows)
+
+
+def constant(value: Value) -> object:
+    """The literal that a value is, or Ellipsis."""
+    if len(value.things) == 1:
+        (thing,) = value.things
+        if isinstance(thing, Constant):
+            return thing.value
+    return ...
+
+
+def shallow(value: Value, depth: int = 4) -> Value:
+    """The value with nested containers cut off, so that self-containing data cannot grow for ever."""
+    if not any(isinstance(thing, Items | Many) for thing in value.things):
+        return value
+    things: set[Thing] = set()
+    flows = set(value.flows)
+    for thing in value.things:
+        if isinstance(thing, Items) and depth:
+            things.add(Items(tuple(shallow(item, depth - 1) for item in thing.values)))
+        elif isinstance(thing, Many) and depth:
+            things.add(Many(shallow(thing.item, depth - 1)))
+        elif isinstance(thing, Items | Many):
+            flows |= all_flows(of(thing), 6)
+        else:
+            things.add(thing)
+    return Value(frozenset(things), frozenset(flows))
