@@ -95,8 +95,9 @@ def test_nothing_seen_at_run_time_is_no_effect(kind):
 
 
 def tabs(text):
-    """Each level of four spaces as one tab, also inside of brackets."""
-    return re.sub(r"^( {4})+", lambda match: "\t" * (len(match[0]) // 4), text, flags=re.MULTILINE)
+    """Each level of four spaces as one tab, also inside of brackets; one more tells that tabs are the style."""
+    told = f'{text}if __name__ == "__main__":\n    pass\n'
+    return re.sub(r"^( {4})+", lambda match: "\t" * (len(match[0]) // 4), told, flags=re.MULTILINE)
 
 
 CLOTHES = {
@@ -106,7 +107,7 @@ CLOTHES = {
     "bom": lambda text: b"\xef\xbb\xbf" + text.encode(),
     "latin-1": lambda text: f"# -*- coding: latin-1 -*-\n# caf\xe9\n{text}".encode("latin-1"),
     "no-final-newline": lambda text: text.removesuffix("\n").encode(),
-    "form-feed": lambda text: b"\f\n" + text.encode() + b"\f\nprint('caf\xc3\xa9')\n",
+    "form-feed": lambda text: b"\f\n" + text.encode() + b'\f\nprint("caf\xc3\xa9")\n',
     "escapes": lambda text: f'{text}\nprint(f"\\n{{1}}\\t", "\\u2603", """\n  a\\\n\tb""")\n'.encode(),
     "future": lambda text: f'"""A script."""\n\nfrom __future__ import annotations\n\n{text}'.encode(),
 }

@@ -121,16 +121,16 @@ class Compile(Transform):
             before=code("""
                 from transformers import pipeline
 
-                classify = pipeline('text-classification')
-                print(classify('well done'))
+                classify = pipeline("text-classification")
+                print(classify("well done"))
             """),
             after=code("""
                 from transformers import pipeline
                 import neural_coder.runtime
 
-                classify = pipeline('text-classification')
-                classify = neural_coder.runtime.accelerate(classify, engine='inductor')
-                print(classify('well done'))
+                classify = pipeline("text-classification")
+                classify = neural_coder.runtime.accelerate(classify, engine="inductor")
+                print(classify("well done"))
             """),
         ),
     )
