@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 from neural_coder.runtime.engine import Engine, load_engine
-from neural_coder.runtime.explanation import AccelerationError, AccelerationWarning, Explanation
+from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +92,7 @@ def _dispatcher(module: torch.nn.Module) -> Dispatcher | None:
     from neural_coder.runtime.dispatcher import Dispatcher
 
     forward = vars(module).get("forward")
-    return forward if isinstance(forward, Dispatcher) else None
+    return forward if type(forward) is Dispatcher else None
 
 
 def _size(module: torch.nn.Module) -> int:
@@ -138,7 +137,7 @@ def _unsuitable(module: torch.nn.Module) -> str:
 def _complain(reason: str, strict: bool) -> None:
     if strict:
         raise AccelerationError(reason)
-    warnings.warn(f"{reason}; nothing is accelerated.", AccelerationWarning, stacklevel=3)
+    warn(f"{reason}; nothing is accelerated.")
 
 
 def _plain(attributes: dict[str, object]) -> dict[str, object]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import torch
 from neural_coder.runtime import guards
 from neural_coder.runtime.conversion import InputsBefore, RandomState, disagreement, random_state, replaying, twin
 from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
-from neural_coder.runtime.explanation import AccelerationError, AccelerationWarning, Explanation
+from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
 from neural_coder.runtime.kind import Kind
 from neural_coder.runtime.memory import shortage
 from neural_coder.runtime.quiet import quiet
@@ -31,6 +30,12 @@ MAX_CONVERSIONS = 4
 """A model whose weights change more often than this is left to the original."""
 MAX_UNSETTLED = 4
 """Calls that may change the model (lazy set-up) before it counts as one with a state."""
+
+_OF_FUNCTIONS = {
+    "__annotations__", "__closure__", "__code__", "__defaults__", "__func__", "__globals__", "__kwdefaults__",
+    "__name__", "__qualname__", "__self__",
+}  # fmt: skip
+"""What tools such as `torch.jit.script` ask a forward for; the original's is the answer."""
 
 Forward = Callable[..., object]
 
@@ -94,8 +99,13 @@ class Dispatcher:
             return self._run_original(reason, args, kwargs)
         return self._run_engine(kind, call)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        # What asks with isinstance (`inspect`, `torch.jit.script`, torch.compile) is told of the method behind this.
+        return type(self.__wrapped__)
+
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__") and name != "__code__" and name not in ("__func__", "__self__"):
+        if name.startswith("__") and name not in _OF_FUNCTIONS:
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 
@@ -121,7 +131,7 @@ class Dispatcher:
         if self._strict:
             raise AccelerationError(message) from error
         log.debug("%s", message, exc_info=error)
-        warnings.warn(f"{message}. Its original forward runs.", AccelerationWarning, stacklevel=2)
+        warn(f"{message}. Its original forward runs.")
 
     def explain(self) -> Explanation:
         """Tell what runs and why."""
@@ -223,7 +233,8 @@ class Dispatcher:
             return None, "a submodule is in training mode"
         if not self._engine.under_autocast and guards.autocast_state(call.leaves.tensors[0].device.type) is not None:
             return None, "autocast is on"
-        if self._converted is not None and len(self._converted.kinds) >= self._engine.max_kinds:
+        kinds = self._converted.kinds if self._converted else {}
+        if len(kinds) >= self._engine.max_kinds and self._key(call) not in kinds:
             return None, f"more than {self._engine.max_kinds} different kinds of input"
         reason = self._strange_objects(call, None)
         if not reason and self._converted is None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
+
+_NOT_THE_USER = (str(Path(__file__).parent), str(Path("/torch/nn/modules")))
 
 
 class AccelerationWarning(RuntimeWarning):
@@ -46,3 +51,11 @@ class Explanation:
         details += [f"{self.graphs} graphs"] if self.graphs else []
         details += [f"converted in {self.conversion_seconds:.1f} s", calls]
         return f"{self.running}: {', '.join(details)}"
+
+
+def warn(message: str) -> None:
+    """Issue an `AccelerationWarning` at the line of the user that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and any(place in frame.f_code.co_filename for place in _NOT_THE_USER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, AccelerationWarning, stacklevel=level)
