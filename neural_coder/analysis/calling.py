@@ -8,6 +8,7 @@ from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
+from neural_coder.analysis.machine import MAX_DEPTH
 from neural_coder.analysis.usage import parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
@@ -34,7 +35,6 @@ from neural_coder.analysis.values import (
     of,
     with_flows,
 )
-from neural_coder.analysis.machine import MAX_DEPTH
 from neural_coder.records import Evidence
 
 Arguments = list[Value]

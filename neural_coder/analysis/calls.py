@@ -168,9 +168,7 @@ def _model_name(facts: Facts, call: ForwardCall) -> str | None:
 
 
 def _loader_name(facts: Facts, call: ForwardCall) -> str | None:
-    names = {
-        binding.name for binding in facts.loader_bindings.values() if binding.sites & call.loaders
-    }
+    names = {binding.name for binding in facts.loader_bindings.values() if binding.sites & call.loaders}
     here = {
         binding.name
         for binding in facts.loader_bindings.values()

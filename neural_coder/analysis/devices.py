@@ -14,8 +14,7 @@ from neural_coder.records import DeviceUse, Evidence
 _CUDA = re.compile(r"cuda(:\d+)?|gpu")
 _DEVICE_NAME = re.compile(r"(^|_|-)(device|devices|dev|gpu)(_|-|$|\d)", re.IGNORECASE)
 _HARMLESS = frozenset(
-    """is_available device_count manual_seed manual_seed_all is_initialized is_bf16_supported empty_cache seed_all
-    seed amp get_arch_list""".split()
+    ["is_available", "device_count", "manual_seed", "manual_seed_all", "is_initialized", "is_bf16_supported", "empty_cache", "seed_all", "seed", "amp", "get_arch_list"]
 )
 _DEVICE_FIRST = frozenset({"to", "to_empty", "type"})
 _KNOWN = Evidence(known_by="import", confidence=0.95)
@@ -31,7 +30,10 @@ def find_devices(facts: Facts, parsed: Parsed) -> tuple[DeviceUse, ...]:
     outermost = [
         use
         for use in found.values()
-        if not any(other is not use and other.expression.contains(use.expression) and _absorbs(other) for other in found.values())
+        if not any(
+            other is not use and other.expression.contains(use.expression) and _absorbs(other)
+            for other in found.values()
+        )
     ]
     return tuple(sorted(outermost, key=lambda use: use.expression))
 
@@ -121,7 +123,11 @@ class _Search:
                 yield from self._devices_in(keyword.value, integers=keyword.arg == "device")
             elif keyword.arg == "default" and self._is_device_option(node):
                 yield from self._devices_in(keyword.value, integers=False)
-        if name == "torch.load" and len(node.args) > 1 and any(True for _ in self._devices_in(node.args[1], integers=False)):
+        if (
+            name == "torch.load"
+            and len(node.args) > 1
+            and any(True for _ in self._devices_in(node.args[1], integers=False))
+        ):
             yield self._use("map_location", node.args[1], _KNOWN)
 
     def _is_device_option(self, node: ast.Call) -> bool:
@@ -132,9 +138,7 @@ class _Search:
 
     def _devices_in(self, node: ast.expr, *, integers: bool) -> Iterator[DeviceUse]:
         """The literals for a CUDA device that an expression may give, outside of a test for one."""
-        if _is_cuda(node):
-            yield self._use("device", node, _KNOWN)
-        elif integers and isinstance(node, ast.Constant) and type(node.value) is int and node.value >= 0:
+        if _is_cuda(node) or (integers and isinstance(node, ast.Constant) and type(node.value) is int and node.value >= 0):
             yield self._use("device", node, _KNOWN)
         elif isinstance(node, ast.IfExp) and not self._tests_cuda(node.test):
             yield from self._devices_in(node.body, integers=integers)

@@ -201,7 +201,9 @@ class Expressions(Objects):
         frame.captured = True
         owner = None if isinstance(node, ast.Lambda) else frame.class_info
         closure = frame if owner is None or frame.parent is None else frame.parent
-        info = FunctionInfo(frame.parsed, node, closure, owner, "method" if owner else "function", self._defaults(node, frame))
+        info = FunctionInfo(
+            frame.parsed, node, closure, owner, "method" if owner else "function", self._defaults(node, frame)
+        )
         if not isinstance(node, ast.Lambda):
             info = self._decorated(info, node, frame)
         self.functions[node] = info
@@ -313,5 +315,3 @@ class Expressions(Objects):
             self.set_attribute(self.evaluate(node.value, frame), node.attr, value)
             if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
                 frame.names[f"{frame.self_name}.{node.attr}"] = value
-
-

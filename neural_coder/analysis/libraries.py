@@ -36,7 +36,9 @@ from neural_coder.analysis.values import (
 from neural_coder.records import Evidence
 
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
-_NO_FLOW = frozenset({"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"})
+_NO_FLOW = frozenset(
+    {"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"}
+)
 
 
 class Libraries(Noting):
@@ -174,7 +176,7 @@ class Libraries(Noting):
             return self._wrap(name, arguments, keywords, flows)
         if catalogue.GRAD_SCALERS.fullmatch(name):
             return of(Object("scaler"))
-        if name.startswith("torch.nn.") and name[9:10].isupper() or name.startswith("torch.nn.modules."):
+        if (name.startswith("torch.nn.") and name[9:10].isupper()) or name.startswith("torch.nn.modules."):
             return self._torch_nn(name, everything, node, frame)
         if catalogue.SCHEDULERS.fullmatch(name):
             return of(Object("scheduler"))
@@ -192,7 +194,12 @@ class Libraries(Noting):
             return UNKNOWN
         if catalogue.TRAINERS.fullmatch(name):
             return of(Object("trainer", node, models_in(join(everything))))
-        if name in {"accelerate.Accelerator", "accelerate.accelerator.Accelerator", "lightning.fabric.Fabric", "lightning.Fabric"}:
+        if name in {
+            "accelerate.Accelerator",
+            "accelerate.accelerator.Accelerator",
+            "lightning.fabric.Fabric",
+            "lightning.Fabric",
+        }:
             return of(Object("accelerator"))
         if name in catalogue.TUPLE_BUILDERS:
             return self._tuple_of_model(name, node, frame)
@@ -212,19 +219,24 @@ class Libraries(Noting):
             return of(Object("other"))
         return of(Object(kinds[effect]))
 
-    def _wrap(
-        self, name: str, arguments: list[Value], keywords: dict[str, Value], flows: frozenset[Flow]
-    ) -> Value:
+    def _wrap(self, name: str, arguments: list[Value], keywords: dict[str, Value], flows: frozenset[Flow]) -> Value:
         models = [value for value in [*arguments, *keywords.values()] if models_in(value)]
         if not models:
             # torch.jit.script and torch.compile also take functions, and work as decorators.
-            functions = [value for value in arguments if any(isinstance(thing, Function | Class) for thing in value.things)]
+            functions = [
+                value for value in arguments if any(isinstance(thing, Function | Class) for thing in value.things)
+            ]
             return functions[0] if functions else Value(frozenset(), flows)
         trait = catalogue.WRAPPERS[name]
         for thing in models_in(models[0]):
             if trait:
                 self.facts.model(thing).traits.add(trait)
-        if name in {"apex.amp.initialize", "deepspeed.initialize", "intel_extension_for_pytorch.optimize", "ipex.optimize"}:
+        if name in {
+            "apex.amp.initialize",
+            "deepspeed.initialize",
+            "intel_extension_for_pytorch.optimize",
+            "ipex.optimize",
+        }:
             optimizers = [value for value in [*arguments[1:], *keywords.values()] if value is not models[0]]
             if optimizers or name == "deepspeed.initialize":
                 given = [models[0], *optimizers] if len(optimizers) == 1 else [models[0], UNKNOWN, UNKNOWN, UNKNOWN]
@@ -255,15 +267,15 @@ class Libraries(Noting):
         last = name.rpartition(".")[2]
         base = name.rpartition(".")[0] if last in catalogue.BUILDING_METHODS else name
         entry = catalogue.builder(name) if base == name else catalogue.builder(base) or catalogue.builder(name)
-        if entry is None or (base == name and last[:1].isupper() is False and name.startswith("transformers.") and last != "pipeline"):
+        if entry is None or (
+            base == name and last[:1].isupper() is False and name.startswith("transformers.") and last != "pipeline"
+        ):
             return None
         if name.startswith("transformers.") and base == name and last.startswith("Auto"):
             return None
         return of(self._library_model(name, entry, node, frame))
 
-    def _library_model(
-        self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame
-    ) -> ModelObject:
+    def _library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:
         if node not in self.facts.models:
             self.facts.models[node] = BuiltModel(
                 node,
@@ -399,7 +411,11 @@ class Libraries(Noting):
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
-        if model.kind == "pipeline" and name in {"train", "fit"} and model.library in {"ultralytics", "sentence_transformers"}:
+        if (
+            model.kind == "pipeline"
+            and name in {"train", "fit"}
+            and model.library in {"ultralytics", "sentence_transformers"}
+        ):
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
         methods = catalogue.PIPELINE_METHODS if model.kind == "pipeline" else catalogue.INFERENCE_METHODS
@@ -471,7 +487,9 @@ class Libraries(Noting):
             case "accelerator", "autocast":
                 return of(Object("autocast"))
             case "trainer", _ if name in catalogue.FIT_METHODS:
-                self.note_fit(node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95))
+                self.note_fit(
+                    node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95)
+                )
                 return UNKNOWN
             case "trainer", ("evaluate" | "predict" | "test" | "validate"):
                 for model in thing.models | models_in(join(everything)):
@@ -481,7 +499,7 @@ class Libraries(Noting):
                 return of(thing)
             case ("loader", "__iter__"):
                 return of(thing)
-            case ("no_grad" | "inference_mode" | "autocast"), "__enter__":
+            case (("no_grad" | "inference_mode" | "autocast"), "__enter__"):
                 return UNKNOWN
         return None
 
@@ -497,5 +515,3 @@ class Libraries(Noting):
             self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
         return None
-
-

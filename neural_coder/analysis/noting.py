@@ -164,5 +164,3 @@ class Noting(Expressions):
                 missing = len(thing.info.node.args.args) - len(item.values) - (thing.bound is not None)
                 return [*([UNKNOWN] * max(0, min(missing, 1))), *item.values]
         return []
-
-

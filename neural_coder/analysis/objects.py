@@ -128,7 +128,9 @@ class Objects(Machine):
             return join(known) if known else None
         return None
 
-    def _class_member(self, info: ClassInfo, name: str, bound: Thing | None, owner: Thing | None = None) -> Value | None:
+    def _class_member(
+        self, info: ClassInfo, name: str, bound: Thing | None, owner: Thing | None = None
+    ) -> Value | None:
         found = None
         for member in self.lineage(info):
             found = self._own_member(member, name, bound, owner)
@@ -300,7 +302,13 @@ class Objects(Machine):
         if isinstance(annotation, ast.BinOp):
             parts: list[ast.expr] = [annotation.left, annotation.right]
         elif isinstance(annotation, ast.Subscript):
-            if dotted(annotation.value).rpartition(".")[2] not in {"Optional", "Union", "Annotated", "Final", "ClassVar"}:
+            if dotted(annotation.value).rpartition(".")[2] not in {
+                "Optional",
+                "Union",
+                "Annotated",
+                "Final",
+                "ClassVar",
+            }:
                 return UNKNOWN
             parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         else:
@@ -404,7 +412,9 @@ class Objects(Machine):
         given = [*source.args, *(keyword.value for keyword in source.keywords)]
         if not name or not any(dotted(argument) == name for argument in given):
             return None
-        kept = frozenset(thing for thing in self.evaluate(target, frame).things if isinstance(thing, ModelObject | Object))
+        kept = frozenset(
+            thing for thing in self.evaluate(target, frame).things if isinstance(thing, ModelObject | Object)
+        )
         return Value(kept, value.flows) if kept else None
 
     def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
@@ -415,21 +425,17 @@ class Objects(Machine):
         strength = looks_like_model(target, frame.parsed)
         if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
             return value
-        if not self._explained(source, callee, strength, frame):
-            return value
+        evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
+        if strength < 2:
+            if not callee or not self.inferred_module(source, frame):
+                return value
+            evidence = Evidence(known_by="jedi", confidence=0.9)
         if source not in self.facts.models:
-            note = "it is used like a module"
-            evidence = Evidence(known_by="name", confidence=0.75 if strength > 1 else 0.5, note=note)
-            if self.inferred_module(source, frame):
-                evidence = Evidence(known_by="jedi", confidence=0.9)
             library = callee.partition(".")[0] or "project"
             self.facts.models[source] = BuiltModel(
                 source, frame.parsed, evidence, callee, library, layers_known=False, known_class=False
             )
         return with_flows(of(ModelObject(source)), value.flows)
-
-    def _explained(self, source: ast.Call, callee: str, strength: int, frame: Frame) -> bool:
-        return strength > 1 or self.inferred_module(source, frame)
 
     def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
         """Ask jedi whether a call gives a module; False also when it does not know."""
@@ -440,5 +446,3 @@ class Objects(Machine):
     def is_none(self, thing: Thing) -> bool:
         """Whether a thing is the literal None."""
         return isinstance(thing, Constant) and thing.value is None
-
-

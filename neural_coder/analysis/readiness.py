@@ -59,7 +59,9 @@ class _Search:
             return parent
         if isinstance(parent, ast.If) and self._all_branches_bind(parent):
             return parent
-        if isinstance(parent, ast.Try) and all(_leaves(handler.body) or self._binds(handler.body) for handler in parent.handlers):
+        if isinstance(parent, ast.Try) and all(
+            _leaves(handler.body) or self._binds(handler.body) for handler in parent.handlers
+        ):
             return parent
         return None
 
@@ -99,7 +101,7 @@ class _Search:
     def _mentions(self, node: ast.AST) -> bool:
         last = self.name.rpartition(".")[2]
         return any(
-            (isinstance(part, ast.Name) and part.id == last or isinstance(part, ast.Attribute) and part.attr == last)
+            ((isinstance(part, ast.Name) and part.id == last) or (isinstance(part, ast.Attribute) and part.attr == last))
             and dotted(part) == self.name
             for part in ast.walk(node)
         )
@@ -125,7 +127,9 @@ class _Search:
 
     def _passes_on(self, statement: ast.stmt) -> str:
         """Decide for a statement in which the model is named but, as far as we saw, not run."""
-        rebound = self.name in {name for part in ast.walk(statement) if isinstance(part, ast.stmt) for name in _targets(part)}
+        rebound = self.name in {
+            name for part in ast.walk(statement) if isinstance(part, ast.stmt) for name in _targets(part)
+        }
         verdict = "prepares" if rebound else ""
         for node in ast.walk(statement):
             if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
@@ -164,7 +168,21 @@ class _Search:
 
     def _is_known_function(self, call: ast.Call) -> bool:
         words = dotted(call.func).rpartition(".")[2].lower()
-        return any(word in words for word in ("load", "init", "freeze", "restore", "resume", "prune", "fuse", "quantize", "convert", "prepare"))
+        return any(
+            word in words
+            for word in (
+                "load",
+                "init",
+                "freeze",
+                "restore",
+                "resume",
+                "prune",
+                "fuse",
+                "quantize",
+                "convert",
+                "prepare",
+            )
+        )
 
 
 def _only_reads(method: str) -> bool:

@@ -15,7 +15,6 @@ from neural_coder.analysis.values import (
     ClassInfo,
     Constant,
     FileModule,
-    Function,
     Instance,
     Object,
     Outside,

@@ -18,7 +18,11 @@ def assume_lost_training(facts: Facts) -> None:
     A training forward taken for inference would break the script; the other way round only a chance is missed.
     """
     for backward in facts.backwards.values():
-        if any(not facts.forwards[call].grad or facts.forwards[call].training for call in backward.forwards if call in facts.forwards):
+        if any(
+            not facts.forwards[call].grad or facts.forwards[call].training
+            for call in backward.forwards
+            if call in facts.forwards
+        ):
             continue
         region = _loop_or_function(backward.parsed, backward.node)
         for call in facts.forwards.values():
@@ -180,9 +184,7 @@ def _is_step(facts: Facts, node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and node in facts.others
 
 
-def _common_block(
-    parsed: Parsed, statements: set[ast.stmt]
-) -> tuple[list[ast.stmt] | None, dict[ast.stmt, int]]:
+def _common_block(parsed: Parsed, statements: set[ast.stmt]) -> tuple[list[ast.stmt] | None, dict[ast.stmt, int]]:
     """The innermost block that holds all statements, and the place of each (or of what surrounds it) there."""
     chains = []
     for statement in statements:
@@ -222,6 +224,10 @@ def _names_bound(statement: ast.AST) -> set[str]:
     for node in ast.walk(statement):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
             found.add(dotted(node.value if isinstance(node, ast.Subscript) else node))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"append", "update"}:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"append", "update"}
+        ):
             found.add(dotted(node.func.value))
     return found - {""}

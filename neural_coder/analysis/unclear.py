@@ -13,7 +13,11 @@ from neural_coder.records import Unclear
 
 def find_unclear(facts: Facts, parsed: Parsed) -> tuple[Unclear, ...]:
     """Names that are used as models are, but whose origin is not known."""
-    bound = {(binding.name, parsed.scope(binding.statement)) for binding in facts.bindings.values() if binding.parsed is parsed}
+    bound = {
+        (binding.name, parsed.scope(binding.statement))
+        for binding in facts.bindings.values()
+        if binding.parsed is parsed
+    }
     found = []
     for node in ast.walk(parsed.tree):
         if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.value, ast.Call):

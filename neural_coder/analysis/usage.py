@@ -9,8 +9,7 @@ from neural_coder.analysis import catalogue
 from neural_coder.analysis.syntax import Parsed, dotted
 
 _TELLING = frozenset(
-    """eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules named_modules
-    named_children""".split()
+    ["eval", "parameters", "named_parameters", "state_dict", "load_state_dict", "zero_grad", "requires_grad_", "modules", "named_modules", "named_children"]
 )
 _MODEL_NAME = re.compile(
     r"(^|_)(models?|net|network|net[GDEF]|unet|vae|backbone|generator|discriminator|teacher|student|"
@@ -68,9 +67,17 @@ def _uses(name: str, scope: ast.AST) -> tuple[bool, set[str]]:
     for node in ast.walk(scope):
         if isinstance(node, ast.Call):
             function = node.func
-            if isinstance(function, ast.Name | ast.Attribute) and _ends_with(function, last) and dotted(function) == name:
+            if (
+                isinstance(function, ast.Name | ast.Attribute)
+                and _ends_with(function, last)
+                and dotted(function) == name
+            ):
                 called = called or bool(node.args or node.keywords)
-            elif isinstance(function, ast.Attribute) and _ends_with(function.value, last) and dotted(function.value) == name:
+            elif (
+                isinstance(function, ast.Attribute)
+                and _ends_with(function.value, last)
+                and dotted(function.value) == name
+            ):
                 methods.add(function.attr)
     return called, methods
 

@@ -196,7 +196,9 @@ def join(values: Iterable[Value]) -> Value:
         if len(things) > MAX_THINGS:
             things = frozenset()
     if len(flows) > MAX_FLOWS:
-        flows = frozenset(sorted(flows, key=lambda flow: (flow.call.lineno, flow.call.col_offset, flow.detached))[:MAX_FLOWS])
+        flows = frozenset(
+            sorted(flows, key=lambda flow: (flow.call.lineno, flow.call.col_offset, flow.detached))[:MAX_FLOWS]
+        )
     return Value(_merged_items(things), flows)
 
 
@@ -257,14 +259,20 @@ def item_of(value: Value, index: int | None = None, length: int | None = None) -
     found = []
     for thing in value.things:
         if isinstance(thing, Items):
-            if index is not None and -len(thing.values) <= index < len(thing.values) and length in (None, len(thing.values)):
+            if (
+                index is not None
+                and -len(thing.values) <= index < len(thing.values)
+                and length in (None, len(thing.values))
+            ):
                 found.append(thing.values[index])
             elif index is None:
                 found.extend(thing.values)
         elif isinstance(thing, Many):
             found.append(thing.item)
         elif isinstance(thing, Outside):
-            found.append(of(Outside(thing.name.removesuffix(".__dict__") + ".?")) if thing.name.endswith("__dict__") else UNKNOWN)
+            found.append(
+                of(Outside(thing.name.removesuffix(".__dict__") + ".?")) if thing.name.endswith("__dict__") else UNKNOWN
+            )
     return with_flows(join(found), value.flows)
 
 
