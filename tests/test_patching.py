@@ -785,6 +785,12 @@ def test_a_new_import_goes_behind_the_leading_ones(before, after):
         assert result == after.replace("MODEL", "model = f()\ng(torch.x)\n")
 
 
+def test_a_new_import_stays_out_of_a_block_around_the_leading_ones():
+    text = "import torch.nn as nn\nx = 1\n\ndef f():\n    model = g()\n"
+    edits = [wrap(text, "import torch.nn as nn", "x = 1", item="other()"), insert(text, "model = g()")]
+    assert patched(text, *edits).startswith("import torch\nwith other():\n    import torch.nn as nn\n    x = 1\n")
+
+
 def test_imports_that_no_code_uses_are_not_added():
     text = "model = f()\n"
     assert patched(text, insert(text, "model = f()", "model.eval()")) == "model = f()\nmodel.eval()\n"

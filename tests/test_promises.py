@@ -153,7 +153,7 @@ def programs_with_edits(draw: st.DrawFn) -> tuple[Source, list[Authored]]:
     return source, [Authored(author, ord(author), edit) for author, edit in zip(authors, edits, strict=True)]
 
 
-GENEROUS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+GENEROUS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
 def comments(text: str) -> Counter[str]:

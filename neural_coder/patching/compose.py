@@ -73,7 +73,7 @@ class _Composer:
         for statement, comments in expressions.lost_comments:
             lines = [statements.indent(statement) + comment for comment in comments]
             pieces.append(statements.above(statement, lines, (1000,)))
-        pieces += self._imports(statements)
+        pieces += self._imports(statements, headers)
         text = render(self._layout.text, pieces, 0, len(self._layout.text))
         if text == self._source.text:
             return Patch(before=self._source, after=self._source)
@@ -209,9 +209,11 @@ class _Composer:
 
     # --- imports -----------------------------------------------------------------------------------------------------
 
-    def _imports(self, statements: Statements) -> Iterator[Piece]:
+    def _imports(self, statements: Statements, headers: Sequence[Header]) -> Iterator[Piece]:
+        body = self._layout.tree.body
+        wrapped = [self._layout.outer_start(each.block.wrapped[0]) for each in headers if each.block.statements is body]
         for number, (line, needed_at) in enumerate(self._names.additions()):
-            yield self._import(line, needed_at, number, statements)
+            yield self._import(line, min([needed_at, *wrapped]), number, statements)
 
     def _import(self, line: str, needed_at: int, number: int, statements: Statements) -> Piece:
         """Put an import behind the leading imports, the docstring, or in front of the first statement."""

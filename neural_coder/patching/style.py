@@ -51,6 +51,8 @@ def reformat(path: Path, before: str, after: str) -> str:
     plain_before, plain_after = before.replace(newline, "\n"), after.replace(newline, "\n")
     if "\r" in plain_before or (newline == "\r\n" and plain_before.count("\n") != before.count("\r\n")):
         return after
+    if not plain_before.endswith("\n") or "\n\t" in plain_before:
+        return after  # black would not leave it so; asking black takes seconds on a long file
     import black
     from black.parsing import InvalidInput
 
