@@ -124,6 +124,38 @@ def test_a_step_that_cannot_be_wrapped_says_why():
     assert only_reason("bf16", steps=(step,)) == "the loss is computed in another function"
 
 
+def test_what_trains_in_float32_evaluates_in_float32():
+    step = replace(STEP, forward_and_loss=None, why_not="two backwards")
+    assert only_reason("bf16", steps=(step,), inference=(replace(CALL, scope="evaluate"),)) == "two backwards"
+    tuned = replace(STEP, autocast=True)
+    found = edits("bf16", steps=(tuned,), inference=(replace(CALL, scope="evaluate"),))
+    assert [type(item) for item in found] == [LeftAlone, Wrap]
+
+
+def test_steps_of_one_function_stay_together():
+    # In a GAN, what the generator makes in one step is what the discriminator gets in the next.
+    stuck = replace(STEP, backward=replace(BACKWARD, line=19), forward_and_loss=None, why_not="two backwards")
+    elsewhere = replace(STEP, scope="pretrain", forward_and_loss=span(27))
+    found = edits("bf16", steps=(STEP, stuck, elsewhere))
+    assert [type(item) for item in found] == [LeftAlone, LeftAlone, Wrap]
+    assert "line 19 stays in float32 (two backwards)" in found[0].reason
+    assert found[1].reason == "two backwards"
+
+
+def test_calls_of_one_function_stay_together():
+    to_numpy = replace(CALL, line=6, statement=span(6), reaches_numpy=True)
+    elsewhere = replace(CALL, line=26, statement=span(26), scope="other")
+    found = edits("bf16", inference=(CALL, to_numpy, elsewhere))
+    assert [type(item) for item in found] == [LeftAlone, LeftAlone, Wrap]
+
+
+@pytest.mark.parametrize("harmless", [{"autocast": True}, {"feeds_training": True}])
+def test_calls_that_take_any_precision_keep_no_other_from_it(harmless):
+    other = replace(CALL, line=6, statement=span(6), **harmless)
+    found = edits("bf16", inference=(CALL, other))
+    assert [type(item) for item in found] == [Wrap, LeftAlone]
+
+
 def test_a_scaled_loss_is_float16_business():
     scaler = DeviceUse(
         kind="grad_scaler", line=3, expression=span(3), text="torch.cuda.amp.GradScaler()", evidence=SURE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from neural_coder.edits import Edit, Wrap
 from neural_coder.records import Analysis, Call, LeftAlone, Safety, TrainingStep, Witness
 from neural_coder.transform import OCCUPIED, REDUCED, Example, Transform, code, traits_of
 
 ITEM = 'torch.autocast("cpu", dtype=torch.bfloat16)'
+ALREADY = "it already runs under autocast"
+TEACHES = "its result is used in training and keeps full precision"
 HANDLED = REDUCED | {trait: OCCUPIED[trait] for trait in ("accelerate", "jit", "quantized")}
 
 
@@ -77,6 +79,15 @@ class Bf16(Transform):
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
+        """),
+        code("""
+            import torch
+
+            encoder = torch.nn.Linear(3, 8)
+            head = torch.nn.Linear(8, 2)
+            with torch.no_grad():
+                features = encoder(torch.zeros(1, 3))
+                out = head(features).numpy()
         """),
         code("""
             import torch
@@ -154,18 +165,25 @@ class Bf16(Transform):
     )
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Wrap each inference call, and the forward and loss of each training step."""
-        ranges = [step.forward_and_loss for step in facts.steps if step.forward_and_loss]
-        for step in facts.steps:
-            reason = self._why_not_step(step, facts)
+        """Wrap the forward and loss of each training step, and each inference call."""
+        steps = [(step, self._why_not_step(step, facts)) for step in facts.steps]
+        alone = _alone((step.scope, step.backward.line, reason) for step, reason in steps)
+        wrapped = []
+        for step, reason in steps:
+            reason = reason or alone.get(step.scope, "")
             if reason or step.forward_and_loss is None:
                 yield self.leave(step.backward.line, reason)
             else:
+                wrapped.append(step.forward_and_loss)
                 yield Wrap(at=step.forward_and_loss, item=ITEM, reason="forward and loss run in bfloat16")
-        for call in facts.inference:
-            if any(around.contains(call.statement) for around in ranges):
-                continue
-            if reason := self._why_not_call(call, facts):
+        if steps and not wrapped and any(reason != ALREADY for _, reason in steps):
+            # A script that trains in float32 evaluates in float32.
+            return
+        outside = [call for call in facts.inference if not any(around.contains(call.statement) for around in wrapped)]
+        calls = [(call, self._why_not_call(call, facts)) for call in outside]
+        alone = _alone((call.scope, call.line, reason) for call, reason in calls)
+        for call, reason in calls:
+            if reason := reason or alone.get(call.scope, ""):
                 yield self.leave(call.line, reason)
             else:
                 yield Wrap(at=call.statement, item=ITEM, reason=f"{call.callee}() runs in bfloat16")
@@ -173,7 +191,7 @@ class Bf16(Transform):
     @staticmethod
     def _why_not_step(step: TrainingStep, facts: Analysis) -> str:
         if step.autocast:
-            return "the step already runs under autocast"
+            return ALREADY
         if any(use.kind == "grad_scaler" for use in facts.devices):
             return "the script scales its loss for float16"
         if any(forward.reaches_numpy for forward in step.forwards):
@@ -185,9 +203,9 @@ class Bf16(Transform):
     @staticmethod
     def _why_not_call(call: Call, facts: Analysis) -> str:
         if call.autocast:
-            return "it already runs under autocast"
+            return ALREADY
         if call.feeds_training:
-            return "its result is used in training and keeps full precision"
+            return TEACHES
         if call.reaches_numpy:
             return "its result goes to NumPy, which has no bfloat16; bf16_weights gives float32 results"
         found = [words for trait, words in sorted(HANDLED.items()) if trait in traits_of(call, facts)]
@@ -198,3 +216,18 @@ class Bf16(Transform):
     def no_effect(self, before: Witness, after: Witness) -> str:
         """It took effect when bfloat16 autocast was active at the measured calls."""
         return "" if after.autocast == "bfloat16" else "no bfloat16 autocast was active at the measured calls"
+
+
+def _alone(sites: Iterable[tuple[str, int, str]]) -> dict[str, str]:
+    """For each scope that has a site which must stay in float32, why its other sites stay so, too.
+
+    What one site makes may reach another, and a float32 layer that gets bfloat16 outside of autocast raises an error.
+
+    Args:
+        sites: The scope and the line of each site, and why it cannot be wrapped.
+    """
+    return {
+        scope: f"line {line} stays in float32 ({reason}), and one result may reach the other"
+        for scope, line, reason in sites
+        if reason not in ("", ALREADY, TEACHES)
+    }

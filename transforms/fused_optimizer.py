@@ -146,7 +146,9 @@ class FusedOptimizer(Transform):
     def _why_not(optimizer: Optimizer) -> str:
         kind = optimizer.qualified_name
         if kind not in FUSED:
-            return f"{kind.rpartition('.')[2] or 'this optimizer'} has no fused kernel on the CPU"
+            name = kind.rpartition(".")[2]
+            known = f"{name} has no fused kernel on the CPU"
+            return known if name.isidentifier() else "it is not known which optimizer this is"
         keywords = [argument.keyword for argument in optimizer.arguments]
         if "*" in keywords or "**" in keywords:
             return "some of its arguments are only known at run time"
