@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neural_coder.analysis.calls import find_calls
+from neural_coder.analysis.calls import find_calls, note_inference
 from neural_coder.analysis.devices import find_devices
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.interpreter import interpret
@@ -58,6 +58,7 @@ def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[A
         return tuple(Analysis(path=path) for path in files)
     facts = interpret(project, script, files)
     assume_lost_training(facts)
+    note_inference(facts)
     return tuple(_analysis(facts, project, path) for path in files)
 
 

@@ -380,4 +380,4 @@ class Calling(Libraries):
             return False
         if isinstance(frame.self_thing, ModelObject) and getattr(info.node, "name", "") in {"__init__", "forward"}:
             return False
-        return parameter_looks_like_model(info.node, parameter.arg) > 0
+        return parameter_looks_like_model(info.node, parameter.arg, frame.parsed) > 0

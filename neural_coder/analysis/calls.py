@@ -36,6 +36,14 @@ def is_training(call: ForwardCall) -> bool:
     return call.training
 
 
+def note_inference(facts: Facts) -> None:
+    """Mark the models that are run outside of training."""
+    for call in facts.forwards.values():
+        if not is_training(call) and is_site(facts, call):
+            for site in call.models:
+                facts.models[site].inferred = True
+
+
 def find_calls(facts: Facts, parsed: Parsed) -> tuple[Call, ...]:
     """All forwards of a file, of inference and of training."""
     found = [

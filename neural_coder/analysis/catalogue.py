@@ -279,6 +279,9 @@ STEP_METHODS = frozenset(
 MODULE_HOLDERS = {"modules": re.compile(r"speechbrain\.[\w.]*Brain")}
 """Attributes that hold modules from outside the code (configuration files), with the base class that has them."""
 
+NO_MODEL_PARTS = re.compile(r"norm|feature|augment|loss|cost|metric|tokeniz|schedul|optimi", re.IGNORECASE)
+"""Names in such holders that are no models."""
+
 OPTIMIZERS = re.compile(
     r"torch\.optim\.(?!lr_scheduler|swa_utils)([\w?]+\.)*([A-Z]\w*|\?)|torch\.optim\.Optimizer|transformers\.[\w.]*(AdamW|Adafactor)|"
     r"timm\.optim\.[\w.]*(create_optimizer\w*|[A-Z]\w*)|apex\.optimizers\.\w+|bitsandbytes\.optim\.\w+|"

@@ -224,6 +224,9 @@ class Expressions(Objects):
         kind, grad, autocast, is_context = info.kind, info.grad, False, False
         for decorator in node.decorator_list:
             value = self.evaluate(decorator, frame)
+            if any(isinstance(thing, Function) for thing in value.things):
+                # Run for what it does (registering, say); what it gives is taken to be the function itself.
+                self.call_value(value, [of(Function(info))], {}, None, frame)
             for thing in value.things:
                 name = thing.name if isinstance(thing, Outside) else ""
                 effect = thing.kind if isinstance(thing, Object) else self.context_kind(name)

@@ -116,6 +116,8 @@ class Facts:
     """The files that were run, by resolved path."""
     models: dict[ast.AST, BuiltModel] = field(default_factory=dict)
     bindings: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)
+    aliases: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)
+    """Statements that bind a model that came as a parameter to an attribute."""
     forwards: dict[ast.Call, ForwardCall] = field(default_factory=dict)
     backwards: dict[ast.Call, BackwardCall] = field(default_factory=dict)
     others: dict[ast.Call, OtherCall] = field(default_factory=dict)

@@ -14,7 +14,9 @@ from neural_coder.records import Evidence, Model
 def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     """The bindings that count as models, each with the models that it may bind."""
     found = []
-    for binding in facts.bindings.values():
+    bound = {site for binding in facts.bindings.values() for site in binding.sites}
+    extra = [binding for binding in facts.aliases.values() if not binding.sites & bound]
+    for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
         if kept and not catalogue.LOSS_VARIABLES.search(binding.name):

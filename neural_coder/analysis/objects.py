@@ -217,7 +217,7 @@ class Objects(Machine):
         return of(Many(join(parts))) if 0 < len(parts) <= _MAX_CANDIDATES else UNKNOWN
 
     def _object_attribute(self, thing: Object, name: str) -> Value:
-        if thing.kind == "holder" and thing.site is not None:
+        if thing.kind == "holder" and thing.site is not None and not catalogue.NO_MODEL_PARTS.search(name):
             return of(self.placeholder(thing.site, self._file_of(thing.site), f"held as {name}"))
         if thing.kind == "trainer" and name in {"model", "lightning_module"} and thing.models:
             return of(*thing.models)
@@ -391,12 +391,24 @@ class Objects(Machine):
             for thing in value.things
             if isinstance(thing, ModelObject) and thing not in frame.read_objects and not self._is_foreign(thing)
         }
-        if not fresh or any(isinstance(thing, ModelObject) for thing in base.things) or self._inside_module(frame):
+        if any(isinstance(thing, ModelObject) for thing in base.things) or self._inside_module(frame):
+            return
+        if not fresh:
+            self._note_alias(target, name, value, frame, statement, source)
             return
         binding = self.facts.bindings.setdefault(
             (statement, name), Binding(frame.parsed, statement, name, target, value=source)
         )
         binding.sites.update(thing.site for thing in fresh)
+
+    def _note_alias(
+        self, target: ast.expr, name: str, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr
+    ) -> None:
+        """`self.model = model` counts where the model was built right in the call that passed it."""
+        built = [thing for thing in models_in(value, 0) if not self._is_foreign(thing)]
+        if built and isinstance(target, ast.Attribute) and frame.info is not None:
+            binding = Binding(frame.parsed, statement, name, target, value=source)
+            self.facts.aliases.setdefault((statement, name), binding).sites.update(thing.site for thing in built)
 
     def _is_foreign(self, thing: ModelObject) -> bool:
         return self.facts.model(thing).placeholder

@@ -32,8 +32,6 @@ class _Search:
     def run(self) -> tuple[str, ast.stmt | None, str]:
         if isinstance(self.start, (ast.If, ast.While, ast.For, ast.With)):
             return self.name, None, "it is bound in the header of a compound statement"
-        if self._uses(self.start):
-            return self.name, None, "the statement that builds it also runs it"
         ready, current = self.start, self.start
         while True:
             block, index = self.parsed.block(current)

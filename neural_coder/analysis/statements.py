@@ -15,6 +15,7 @@ from neural_coder.analysis.values import (
     ClassInfo,
     Constant,
     FileModule,
+    Function,
     Instance,
     Object,
     Outside,
@@ -247,8 +248,7 @@ class Statements(Calling):
     _run_AsyncFunctionDef = _run_FunctionDef
 
     def _run_ClassDef(self, node: ast.ClassDef, frame: Frame) -> None:
-        for decorator in node.decorator_list:
-            self.evaluate(decorator, frame)
+        decorators = [self.evaluate(decorator, frame) for decorator in node.decorator_list]
         bases = [self.evaluate(base, frame) for base in node.bases]
         info = self.classes.get(node)
         if info is None:
@@ -259,6 +259,9 @@ class Statements(Calling):
         frame.names[node.name] = of(Class(info))
         self.run_block(node.body, body)
         info.members.update(body.names)
+        for decorator in decorators:
+            if any(isinstance(thing, Function) for thing in decorator.things):
+                self.call_value(decorator, [of(Class(info))], {}, None, frame)
 
     def _run_Import(self, node: ast.Import, frame: Frame) -> None:
         for alias in node.names:

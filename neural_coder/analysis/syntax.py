@@ -23,6 +23,8 @@ class Parsed:
         self.source = source
         self.path = source.path
         self.tree = _parse(source)
+        self.uses: dict[ast.AST, dict[str, set[str]]] = {}
+        """How names are used in scopes, as far as someone asked (see `usage`)."""
 
     @cached_property
     def lines(self) -> list[str]:

@@ -18,11 +18,7 @@ def assume_lost_training(facts: Facts) -> None:
     A training forward taken for inference would break the script; the other way round only a chance is missed.
     """
     for backward in facts.backwards.values():
-        if any(
-            not facts.forwards[call].grad or facts.forwards[call].training
-            for call in backward.forwards
-            if call in facts.forwards
-        ):
+        if backward.forwards:
             continue
         region = _loop_or_function(backward.parsed, backward.node)
         for call in facts.forwards.values():
@@ -163,10 +159,13 @@ def _range(facts: Facts, parsed: Parsed, firsts: set[ast.stmt], lasts: set[ast.s
     block, positions = _common_block(parsed, firsts | lasts)
     if block is None:
         return None, "the forward and the backward are not in one block"
-    start = min(positions[statement] for statement in firsts)
     stop = min(positions[statement] for statement in lasts)
+    # Forwards before another backward belong to that one's run (a GAN's generator serves two steps).
+    barrier = max((index for index in range(stop) if _holds_backward(facts, block[index])), default=-1)
+    starts = [positions[statement] for statement in firsts if positions[statement] > barrier]
+    start = min(starts, default=stop)
     if start >= stop:
-        return None, "the forward and the backward are in one compound statement, or the backward comes first"
+        return None, "no forward stands between this backward and the one before, in one block"
     end = _end_of_loss(facts, block, start, stop)
     run = block[start : end + 1]
     for statement in run:
@@ -178,6 +177,10 @@ def _range(facts: Facts, parsed: Parsed, firsts: set[ast.stmt], lasts: set[ast.s
         if any(isinstance(node, ast.Return) for node in (statement, *walk_scope(statement))):
             return None, "a statement between the forward and the loss returns"
     return parsed.span_of_run(run[0], run[-1]), ""
+
+
+def _holds_backward(facts: Facts, statement: ast.stmt) -> bool:
+    return any(node in facts.backwards for node in (statement, *walk_scope(statement)))
 
 
 def _is_step(facts: Facts, node: ast.AST) -> bool:

@@ -16,6 +16,8 @@ _MODEL_NAME = re.compile(
     r"actor|critic|policy|classifier|resnet\w*|bert|gpt2?|lstm|cnn|mlp|ddp|ema|encoder|decoder|G|D)(_|\d|$)"
 )
 
+_CALLED = "()"
+
 
 def named_like_model(name: str) -> bool:
     """Whether a name is one that people give to models."""
@@ -28,12 +30,12 @@ def looks_like_model(target: ast.expr, parsed: Parsed) -> int:
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(dotted(target), _scope(target, parsed))
+    return _strength(dotted(target), _scope(target, parsed), parsed)
 
 
-def parameter_looks_like_model(function: ast.AST, name: str) -> int:
+def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed) -> int:
     """The same for a parameter of a function."""
-    return _strength(name, function)
+    return _strength(name, function, parsed)
 
 
 def _scope(target: ast.expr, parsed: Parsed) -> ast.AST:
@@ -46,41 +48,31 @@ def _scope(target: ast.expr, parsed: Parsed) -> ast.AST:
     return function or parsed.tree
 
 
-def _strength(name: str, scope: ast.AST) -> int:
+def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
     if not name or catalogue.LOSS_VARIABLES.search(name):
         return 0
-    called, methods = _uses(name, scope)
+    if scope not in parsed.uses:
+        parsed.uses[scope] = _uses(scope)
+    methods = parsed.uses[scope].get(name, frozenset())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
     telling = methods & _TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
     if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
         return 2
+    called = _CALLED in methods
     if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
         return 2
     return 1 if called and named_like_model(name) else 0
 
 
-def _uses(name: str, scope: ast.AST) -> tuple[bool, set[str]]:
-    called, methods = False, set()
-    last = name.rpartition(".")[2]
+def _uses(scope: ast.AST) -> dict[str, set[str]]:
+    """For each dotted name in a scope, the methods that are called on it; `()` stands for a call of the name itself."""
+    found: dict[str, set[str]] = {}
     for node in ast.walk(scope):
         if isinstance(node, ast.Call):
-            function = node.func
-            if (
-                isinstance(function, ast.Name | ast.Attribute)
-                and _ends_with(function, last)
-                and dotted(function) == name
-            ):
-                called = called or bool(node.args or node.keywords)
-            elif (
-                isinstance(function, ast.Attribute)
-                and _ends_with(function.value, last)
-                and dotted(function.value) == name
-            ):
-                methods.add(function.attr)
-    return called, methods
-
-
-def _ends_with(node: ast.expr, last: str) -> bool:
-    return (isinstance(node, ast.Name) and node.id == last) or (isinstance(node, ast.Attribute) and node.attr == last)
+            if node.args or node.keywords:
+                found.setdefault(dotted(node.func), set()).add(_CALLED)
+            if isinstance(node.func, ast.Attribute):
+                found.setdefault(dotted(node.func.value), set()).add(node.func.attr)
+    return found
