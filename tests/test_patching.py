@@ -403,6 +403,15 @@ def test_inner_replacements_live_in_outer_ones():
     assert patched(text, ("a", 1, outer), ("b", 2, inner)) == 'model = Net("cpu", other="cuda")\n'
 
 
+def test_of_equal_parts_the_edited_one_stays_in_its_place():
+    text = "y = f('a', 'a')\n"
+    outer = replace(text, "f('a', 'a')", "g('a', 'a')")
+    for inner, after in (("'a',", "g('b', 'a')"), ("'a')", "g('a', 'b')")):
+        start = text.index(inner)
+        edit = Replace(at=offset_span(text, start, start + 3), code="'b'", reason="why")
+        assert patched(text, ("a", 1, outer), ("b", 2, edit)) == f"y = {after}\n"
+
+
 def test_new_arguments_live_in_outer_replacements():
     text = "opt = prepare(Adam(p, lr=1), 3)\n"
     edits = [
@@ -758,6 +767,8 @@ def test_an_import_below_the_place_is_not_used():
 def test_global_names_are_followed():
     text = "def load():\n    global torch\n    import torch\n\ndef main():\n    model = f()\n"
     assert patched(text, insert(text, "model = f()")).startswith("import torch\n\ndef load")
+    text = "import torch\ndef load():\n    global torch\n    torch = 5\ndef main():\n    model = f()\n"
+    assert "memory_format=_torch.channels_last" in patched(text, insert(text, "model = f()"))
 
 
 @pytest.mark.parametrize(
