@@ -140,11 +140,7 @@ def _complain(reason: str, strict: bool) -> None:
     warn(f"{reason}; nothing is accelerated.")
 
 
-def _plain(attributes: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in attributes.items() if name not in _REPLACED}
-
-
-def _reduce(module: torch.nn.Module) -> Callable[[int], object]:
+def _reduce(module: torch.nn.Module) -> Callable[[SupportsIndex], object]:
     """What `copy` and `pickle` ask the module for: its state, without what `accelerate` put there."""
 
     def reduce_ex(protocol: SupportsIndex) -> object:
@@ -154,6 +150,13 @@ def _reduce(module: torch.nn.Module) -> Callable[[int], object]:
         return (*reduced[:2], _plain(reduced[2]), *reduced[3:])
 
     return reduce_ex
+
+
+def _plain(attributes: dict[str, object]) -> dict[str, object]:
+    from neural_coder.runtime.dispatcher import Dispatcher
+
+    ours = _REPLACED if type(attributes.get("forward")) is Dispatcher else _REPLACED[1:]
+    return {name: value for name, value in attributes.items() if name not in ours}
 
 
 def _replicate(module: torch.nn.Module) -> Callable[[], torch.nn.Module]:

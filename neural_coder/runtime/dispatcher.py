@@ -17,7 +17,7 @@ import torch
 
 from neural_coder.runtime import guards
 from neural_coder.runtime.conversion import InputsBefore, RandomState, disagreement, random_state, replaying, twin
-from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine
 from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
 from neural_coder.runtime.kind import Kind
 from neural_coder.runtime.memory import shortage
@@ -54,7 +54,6 @@ class Proven:
     """A kind of call whose answer by the engine agreed with the original's."""
 
     kind: Kind
-    conversion: Conversion
     answer: object
 
 
@@ -183,8 +182,7 @@ class Dispatcher:
         return converted
 
     def _key(self, call: Call) -> Hashable:
-        device = call.leaves.tensors[0].device.type if call.leaves.tensors else "cpu"
-        return (call.exact_key() if self._engine.specialised else call.key, guards.autocast_state(device))
+        return (call.exact_key() if self._engine.specialised else call.key, guards.autocast_state(_device(call)))
 
     def _gradients(self, call: Call) -> str:
         if not torch.is_grad_enabled():
@@ -198,9 +196,10 @@ class Dispatcher:
         """Say why this call of a proven kind needs the original."""
         if converted.watch.hooked():
             return "a submodule has hooks"
-        return self._strange_objects(call, converted.conversion.compute_dtype)
+        return self._strange_objects(call)
 
-    def _strange_objects(self, call: Call, dtype: torch.dtype | None) -> str:
+    def _strange_objects(self, call: Call) -> str:
+        dtype = self._engine.compute_dtype(self._precision)
         for item in call.leaves.objects:
             name = type(item).__name__
             if not self._engine.takes_objects:
@@ -231,12 +230,12 @@ class Dispatcher:
         """Watch the model, or say why this call proves nothing."""
         if any(module.training for module in self._model.modules()):
             return None, "a submodule is in training mode"
-        if not self._engine.under_autocast and guards.autocast_state(call.leaves.tensors[0].device.type) is not None:
+        if not self._engine.under_autocast and guards.autocast_state(_device(call)) is not None:
             return None, "autocast is on"
         kinds = self._converted.kinds if self._converted else {}
         if len(kinds) >= self._engine.max_kinds and self._key(call) not in kinds:
             return None, f"more than {self._engine.max_kinds} different kinds of input"
-        reason = self._strange_objects(call, None)
+        reason = self._strange_objects(call)
         if not reason and self._converted is None:
             reason = self._no_conversion()
         if reason:
@@ -286,7 +285,7 @@ class Dispatcher:
         if self._unsettled_by(twin_watch):
             return self._run_original(self._reason, call.args, call.kwargs)
         proven = self._compare(self._key(call), trial, before, output, watch, randomness)
-        reason = self._reason if proven is None else self._strange_objects(call, proven.conversion.compute_dtype)
+        reason = self._reason if proven is None else self._strange_objects(call)
         if proven is None or reason:
             return self._run_original(reason, call.args, call.kwargs)
         return self._run_engine(proven.kind, call)
@@ -321,7 +320,7 @@ class Dispatcher:
                 converted = self._converted or self._convert(watch)
                 kind = converted.kinds.get(key) or Kind(returned=returned, checks=self._engine.checks)
                 answer = kind.learn(converted.conversion, example, output)
-            reason = disagreement(output, answer, self._engine.tolerance(self._precision))
+            reason = disagreement(output, answer, self._tolerance(converted.conversion, example))
         except Exception as error:  # the border to the engine: whatever goes wrong there, the original runs
             failure, reason = error, str(error) if isinstance(error, CannotConvert) else _words(error)
         self._seconds += time.perf_counter() - started
@@ -331,7 +330,12 @@ class Dispatcher:
         kind.checks -= 1
         converted.kinds[key] = kind
         self._converted = converted
-        return Proven(kind, converted.conversion, answer)
+        return Proven(kind, answer)
+
+    def _tolerance(self, conversion: Conversion, call: Call) -> float:
+        tolerance = self._engine.tolerance(self._precision)
+        reduced = {"float16", "bfloat16"} & {*conversion.dtypes()} or guards.autocast_state(_device(call)) is not None
+        return max(tolerance, REDUCED_TOLERANCE) if reduced else tolerance
 
     def _convert(self, watch: guards.Watch) -> Converted:
         self._conversions += 1
@@ -345,6 +349,11 @@ class Dispatcher:
         self._converted.kinds[key] = Kind(reason=reason)
         self._reason = reason
         self.complain(reason, error)
+
+
+def _device(call: Call) -> str:
+    tensors = call.leaves.tensors
+    return str(tensors[0].device.type) if tensors else "cpu"
 
 
 def _object_states(call: Call) -> list[tuple[int, int]]:

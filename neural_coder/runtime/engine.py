@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from neural_coder.runtime.structure import Call
 
+REDUCED_TOLERANCE = 0.2
+"""Relative difference that two ways to compute in 16 bits may have."""
+
 PREFIX = "engine_"
 Program = Callable[[tuple[object, ...], Mapping[str, object]], object]
 
@@ -92,6 +95,14 @@ class Engine(ABC):
     @abstractmethod
     def memory(self, precision: str) -> float:
         """Memory that a conversion takes at its peak, as a multiple of the size of the model's weights."""
+
+    def compute_dtype(self, precision: str) -> torch.dtype | None:
+        """The type that floating-point inputs are cast to; None leaves them as they are."""
+        if precision != "bf16":
+            return None
+        import torch
+
+        return torch.bfloat16
 
     def original_suffices(self, precision: str) -> bool:
         """Whether this is just how the original runs."""

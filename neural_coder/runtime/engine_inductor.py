@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import Conversion, Engine, Program
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, Conversion, Engine, Program
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class InductorEngine(Engine):
 
     def tolerance(self, precision: str) -> float:
         """Rounding only at fp32."""
-        return 0.2 if precision == "bf16" else 0.01
+        return REDUCED_TOLERANCE if precision == "bf16" else 0.01
 
     def memory(self, precision: str) -> float:
         """Frozen weights are held a second time, in the layout of the kernels."""
@@ -51,11 +51,9 @@ class InductorEngine(Engine):
 
     def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
         """Copy the model, in bfloat16 where asked for."""
-        import torch
-
         from neural_coder.runtime.conversion import twin
 
-        dtype = torch.bfloat16 if precision == "bf16" else None
+        dtype = self.compute_dtype(precision)
         return Compiled(twin(model, dtype), compute_dtype=dtype)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class TorchEngine(Engine):
 
     def tolerance(self, precision: str) -> float:
         """A few per cent for bfloat16; quantization may lose much and still keep the answers."""
-        return 0.2 if precision == "bf16" else 0.6
+        return REDUCED_TOLERANCE if precision == "bf16" else 0.6
 
     def memory(self, precision: str) -> float:
         """Half the weights for bfloat16, a quarter and what packing needs for int8."""
@@ -42,16 +42,10 @@ class TorchEngine(Engine):
 
     def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
         """Copy the model in bfloat16, or with quantized layers."""
-        return bf16(model) if precision == "bf16" else _int8_dynamic(model)
+        from neural_coder.runtime.conversion import twin
 
-
-def bf16(model: torch.nn.Module) -> Conversion:
-    """A copy of the model with weights in bfloat16."""
-    import torch
-
-    from neural_coder.runtime.conversion import twin
-
-    return Conversion(twin(model, torch.bfloat16), compute_dtype=torch.bfloat16)
+        dtype = self.compute_dtype(precision)
+        return _int8_dynamic(model) if dtype is None else Conversion(twin(model, dtype), compute_dtype=dtype)
 
 
 def _int8_dynamic(model: torch.nn.Module) -> Conversion:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import CannotConvert, Conversion, Engine, Program
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine, Program
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class TorchscriptEngine(Engine):
 
     def tolerance(self, precision: str) -> float:
         """Rounding only at fp32."""
-        return 0.2 if precision == "bf16" else 0.01
+        return REDUCED_TOLERANCE if precision == "bf16" else 0.01
 
     def memory(self, precision: str) -> float:
         """Frozen weights are held a second time, in the layout of the kernels."""
@@ -76,11 +76,9 @@ class TorchscriptEngine(Engine):
 
     def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
         """Copy the model, in bfloat16 where asked for."""
-        import torch
-
         from neural_coder.runtime.conversion import twin
 
-        dtype = torch.bfloat16 if precision == "bf16" else None
+        dtype = self.compute_dtype(precision)
         return Traced(twin(model, dtype), compute_dtype=dtype)
 
 

@@ -44,6 +44,10 @@ def _container_bytes() -> int | None:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
+        statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no control group of version 2 with a limit
         return None
-    return max(0, int(limit) - used) if limit.isdigit() else None
+    if not limit.isdigit():
+        return None
+    cached = int(statistics.get("inactive_file", 0))  # files that were read, and that the kernel drops when asked
+    return max(0, int(limit) - used + cached)

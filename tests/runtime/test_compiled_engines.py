@@ -1,0 +1,88 @@
+"""The engines that compile: few and tiny cases, since each compilation takes seconds."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from neural_coder.runtime import AccelerationWarning, accelerate, explain  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+COMPILED = [("inductor", "fp32"), ("inductor", "bf16"), ("torchao", "int8_dynamic")]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+
+
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(16, 32)
+        self.out = nn.Linear(32, 5)
+
+    def forward(self, x, scale=None):
+        y = self.out(torch.relu(self.hidden(x)))
+        y = y if scale is None else y * scale
+        return {"logits": y, "labels": y.argmax(-1)}
+
+
+def original(model, *args):
+    return type(model).forward(model, *args)
+
+
+def is_close(actual, expected, tolerance=0.05):
+    return torch.linalg.vector_norm(actual - expected) <= tolerance * torch.linalg.vector_norm(expected)
+
+
+@pytest.mark.parametrize(("engine", "precision"), COMPILED)
+def test_a_compiled_model_keeps_the_promises(engine, precision):
+    if engine == "torchao":
+        pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    model = accelerate(Labelled().eval(), engine=engine, precision=precision, strict=True)
+    with torch.inference_mode():
+        for size in (4, 4, 7):
+            x = torch.randn(size, 16)
+            answer, expected = model(x), original(model, x)
+            assert list(answer) == ["logits", "labels"]
+            assert answer["logits"].dtype == torch.float32
+            assert is_close(answer["logits"], expected["logits"])
+        told = explain(model)
+        assert (told.running, told.calls_accelerated, told.calls_original) == (f"{engine}/{precision}", 3, 0)
+        assert told.graphs >= 1
+        assert told.quantized_modules == (2 if engine == "torchao" else 0)
+        assert told.dtypes == {"fp32": {"float32"}, "bf16": {"bfloat16"}}.get(precision, {"int8", "float32"})
+        with torch.no_grad():
+            model.out.weight.mul_(2)
+        assert is_close(model(x)["logits"], original(model, x)["logits"])
+        assert is_close(model(x)["logits"], original(model, x)["logits"])
+        assert model(torch.randn(0, 16))["logits"].shape == (0, 5)
+    model.train()
+    model(torch.randn(4, 16))["logits"].sum().backward()
+    assert model.out.weight.grad is not None
+
+
+def test_compiled_answers_under_autocast_are_those_of_autocast():
+    torch.manual_seed(0)
+    model = accelerate(
+        nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 5)).eval(), engine="inductor", strict=True
+    )
+    x = torch.randn(4, 16)
+    with torch.inference_mode():
+        exact = model(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = [model(x), model(x)]
+    assert exact.dtype == torch.float32
+    assert [answer.dtype for answer in rounded] == [torch.bfloat16] * 2
+    assert explain(model).calls_accelerated == 3
+
+
+def test_nothing_to_quantize_is_said():
+    pytest.importorskip("torchao")
+    model = accelerate(nn.Conv2d(3, 4, 3).eval(), engine="torchao", precision="int8_dynamic")
+    with torch.no_grad(), pytest.warns(AccelerationWarning, match="no Linear layer to quantize"):
+        model(torch.randn(1, 3, 8, 8))
