@@ -348,7 +348,9 @@ class Calling(Libraries):
             given.insert(0, of(function.bound))
         elif info.kind == "method" and given and positional and function.bound is None:
             # Base.method(self, ...): the object comes as the first argument.
-            function = Function(info, next(iter(given[0].things), None))
+            own = next(iter(given[0].things), None) or (self.self_of(info.owner) if info.owner is not None else None)
+            function = Function(info, own)
+            given[0] = of(own) if own is not None else given[0]
         if info.owner is not None and info.kind in {"method", "property"} and positional:
             frame.self_thing, frame.self_name = function.bound, positional[0].arg
         for index, parameter in enumerate(positional):

@@ -271,6 +271,9 @@ TRAINING_METHODS = {
 }
 """Methods that a framework calls to train: a forward in them is one of training. With the base class that says so."""
 
+GIVES_LOSS = re.compile(r"_?(get|compute|calc|calculate|training|train)_(\w+_)?loss(es)?|training_step|train_step")
+"""Functions that, where nothing in the project calls them, are handed to a trainer for their loss."""
+
 STEP_METHODS = frozenset(
     ["training_step", "validation_step", "test_step", "predict_step", "shared_step", "_shared_step", "validation_epoch_end", "_step", "shared_eval_step", "_shared_eval_step", "common_step", "_common_step", "on_validation_epoch_end"]
 )

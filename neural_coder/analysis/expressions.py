@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.frames import Frame
@@ -37,10 +37,10 @@ class Expressions(Objects):
 
     def evaluate(self, node: ast.expr, frame: Frame) -> Value:
         """What an expression may give."""
-        evaluator: Callable[[ast.expr, Frame], Value] | None = getattr(self, f"_eval_{type(node).__name__}", None)
-        if evaluator is not None:
-            return evaluator(node, frame)
-        return self._flows_of_children(node, frame)
+        kind = type(node)
+        if kind not in self.evaluators:
+            self.evaluators[kind] = getattr(self, f"_eval_{kind.__name__}", self._flows_of_children)
+        return self.evaluators[kind](node, frame)
 
     def _flows_of_children(self, node: ast.AST, frame: Frame) -> Value:
         """Nothing but what flows into an operation: arithmetic, comparisons, formatted texts, ..."""
@@ -61,6 +61,8 @@ class Expressions(Objects):
 
     def _read(self, value: Value, frame: Frame) -> Value:
         """Take note that a statement got these objects from a name, and did not build them."""
+        if not value.things:
+            return value
         frame.read_objects.update(value.things)
         frame.read_objects.update(models_in(value))
         for thing in value.things:

@@ -36,6 +36,8 @@ class Frame:
     """Functions were defined here that may read these names later."""
     star_imports: list[str] = field(default_factory=list)
     """Packages outside the project of which everything was imported by `*`."""
+    deferred: list[ast.stmt] = field(default_factory=list)
+    """Statements for type checkers, run when the file has been run."""
     loaders: list[frozenset[ast.AST]] = field(default_factory=list)
     """Loaders of the loops around the running statement."""
 

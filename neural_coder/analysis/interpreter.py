@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from neural_coder.analysis.facts import BuiltModel, Facts
+from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
-from neural_coder.analysis.values import ClassInfo, Function, Instance, ModelObject, Thing
+from neural_coder.analysis.values import Function, Thing, all_flows
 
 _SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
 
@@ -68,22 +69,12 @@ def _run_alone(machine: Interpreter, node: FunctionNode) -> None:
         evidence = machine.module_evidence(info.owner)
         if evidence is not None and node.name in _SKIPPED_IN_MODULES and node.name != "__init__":
             return
-        bound = _self_of(machine, info.owner, is_module=evidence is not None)
+        bound = machine.self_of(info.owner)
     kept = machine.grad, machine.autocast, machine.stack, machine.model_calls
     machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
     frame = Frame(parsed=info.parsed, parent=info.closure)
-    machine.run_function(Function(info, bound), [], {}, None, frame)
+    given = machine.run_function(Function(info, bound), [], {}, None, frame)
+    if catalogue.GIVES_LOSS.fullmatch(node.name):
+        for flow in all_flows(given):
+            machine.mark_training(flow)
     machine.grad, machine.autocast, machine.stack, machine.model_calls = kept
-
-
-def _self_of(machine: Interpreter, info: ClassInfo, *, is_module: bool) -> Thing:
-    """The object that a method runs on when nothing in the project makes one."""
-    if not is_module or machine.is_loss_class(info):
-        return Instance(info)
-    if info.node not in machine.facts.models:
-        evidence = machine.module_evidence(info)
-        assert evidence is not None
-        machine.facts.models[info.node] = BuiltModel(
-            info.node, info.parsed, evidence, machine.qualified(info), "project", classes={info}, placeholder=True
-        )
-    return ModelObject(info.node)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from neural_coder.analysis.facts import Facts, Step
 from neural_coder.analysis.frames import Frame
@@ -13,7 +15,7 @@ from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import FunctionNode
 from neural_coder.analysis.values import ClassInfo, FunctionInfo, Thing, Value
 
-MAX_STEPS = 60_000
+MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
 MAX_DEPTH = 18
 
@@ -46,8 +48,10 @@ class Machine(ABC):
         self.modules: dict[Path, Frame] = {}
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
         self.functions: dict[ast.AST, FunctionInfo] = {}
+        self.mentions: dict[Path, bool] = {}
         self.called: set[ast.AST] = set()
         self.loaders_read: set[ast.AST] = set()
+        self.evaluators: dict[type[ast.expr], Callable[[Any, Frame], Value]] = {}
         self.heap_version = 0
         """Counts changes to what functions may read beyond their arguments."""
         self.call_depth = 0
@@ -99,6 +103,10 @@ class Machine(ABC):
     @abstractmethod
     def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
         """The value of a function definition or lambda."""
+
+    @abstractmethod
+    def self_of(self, info: ClassInfo) -> Thing:
+        """The object that a method runs on when nothing in the project makes one."""
 
     @abstractmethod
     def call(self, node: ast.Call, frame: Frame) -> Value:

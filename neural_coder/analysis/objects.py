@@ -47,6 +47,8 @@ class Objects(Machine):
 
     def module_frame(self, path: Path) -> Frame:
         """The frame of a project file, run on its first use."""
+        if path in self.modules:
+            return self.modules[path]
         path = path.resolve()
         if path not in self.modules:
             try:
@@ -57,6 +59,7 @@ class Objects(Machine):
             kept = self.stack, self.grad, self.autocast, self.model_calls
             self.stack, self.grad, self.autocast, self.model_calls = [], True, False, []
             self.run_block(parsed.tree.body, frame)
+            self.run_block(frame.deferred, frame)
             self.stack, self.grad, self.autocast, self.model_calls = kept
         return self.modules[path]
 
@@ -101,7 +104,9 @@ class Objects(Machine):
 
     def mentions_torch(self, path: Path) -> bool:
         """Whether the text of a file names PyTorch or a library that builds on it."""
-        return self.project.mentions_library(path)
+        if path not in self.mentions:
+            self.mentions[path] = self.project.mentions_library(path)
+        return self.mentions[path]
 
     def is_loss_class(self, info: ClassInfo) -> bool:
         """Whether a module class is a loss."""
@@ -290,6 +295,17 @@ class Objects(Machine):
             )
         return ModelObject(key)
 
+    def self_of(self, info: ClassInfo) -> Thing:
+        """The object that a method runs on when nothing in the project makes one."""
+        evidence = self.module_evidence(info)
+        if evidence is None or self.is_loss_class(info):
+            return Instance(info)
+        if info.node not in self.facts.models:
+            self.facts.models[info.node] = BuiltModel(
+                info.node, info.parsed, evidence, library="project", classes={info}, placeholder=True
+            )
+        return ModelObject(info.node)
+
     def from_annotation(self, annotation: ast.expr | None, frame: Frame, name: str, site: ast.AST) -> Value:
         """A value of which only the annotation is known."""
         if annotation is None:
@@ -416,7 +432,8 @@ class Objects(Machine):
     def _inside_module(self, frame: Frame) -> bool:
         if frame.class_info is not None and self.module_evidence(frame.class_info):
             return True
-        return isinstance(frame.self_thing, ModelObject)
+        owner = frame.info.owner if frame.info is not None and frame.info.kind == "method" else None
+        return isinstance(frame.self_thing, ModelObject) or (owner is not None and bool(self.module_evidence(owner)))
 
     def _rebound(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value | None:
         """`model = wrap(model)` by a function that nothing is known about: taken to give the model back."""

@@ -124,6 +124,10 @@ class Statements(Calling):
 
     def _run_If(self, node: ast.If, frame: Frame) -> bool:
         self.evaluate(node.test, frame)
+        if dotted(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            # Its imports are often circular; they are for annotations, which can wait until the file has run.
+            frame.deferred.extend(node.body)
+            return self.run_block(node.orelse, frame)
         if _is_main_guard(node.test):
             if frame.parsed.path.resolve() in self.reported:
                 return self.run_block(node.body, frame)

@@ -40,7 +40,7 @@ def find_training(facts: Facts, parsed: Parsed) -> tuple[TrainingCall, ...]:
     """The training calls of a file, in the order of its text."""
     found = []
     for call in facts.forwards.values():
-        if call.parsed is parsed and is_site(facts, call) and (is_training(call) or call.feeds_training):
+        if call.parsed is parsed and is_site(facts, call) and (is_training(call) or _in_step(facts, call)):
             found.append(_record(parsed, call.node, "forward", call.evidence))
     for backward in facts.backwards.values():
         if backward.parsed is parsed:
@@ -49,6 +49,17 @@ def find_training(facts: Facts, parsed: Parsed) -> tuple[TrainingCall, ...]:
         if other.parsed is parsed:
             found.append(_record(parsed, other.node, other.kind, other.evidence))
     return tuple(sorted(found, key=lambda call: call.call))
+
+
+def _in_step(facts: Facts, call: ForwardCall) -> bool:
+    """Whether a forward without gradients is part of a training step: a teacher's or a target network's."""
+    if not call.feeds_training:
+        return False
+    around = set(call.parsed.ancestors(call.node))
+    return any(
+        call.node in backward.forwards and _loop_or_function(backward.parsed, backward.node) in around
+        for backward in facts.backwards.values()
+    )
 
 
 def _record(parsed: Parsed, node: ast.Call, kind: object, evidence: object) -> TrainingCall:
