@@ -569,6 +569,13 @@ def test_a_keyword_that_is_there_is_left():
     assert patch(text, add(text, "f(a, fused=False)")).empty
 
 
+def test_a_call_inside_an_f_string_is_refused():
+    text = 'print(f"{f(a)}")\n'
+    outcome = apply(Source.from_text(text), [Authored("a", 1, add(text, "f(a)"))])
+    assert isinstance(outcome, Unpatchable)
+    assert "f-string" in outcome.reason
+
+
 def test_two_keywords_for_one_call_go_by_order():
     text = "y = f(a)\n"
     assert (

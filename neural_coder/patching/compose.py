@@ -188,6 +188,9 @@ class _Composer:
             call = self._expression(request)
             if not isinstance(call, ast.Call):
                 raise InternalError(f"{self._where(request)} there is no call.")
+            if any(isinstance(node, ast.JoinedStr) for node in self._layout.around(call)):
+                reason = f"line {request.at.line}: no argument can be added to a call inside an f-string."
+                raise Refusal(Unpatchable(reason=reason))
             keyword = request.edit.keyword
             if keyword not in {each.arg for each in call.keywords}:
                 self._take(request, self._layout.statement_of(call))
