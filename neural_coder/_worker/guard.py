@@ -93,8 +93,8 @@ class Guard:
         if self._is_users(target):
             raise PermissionError(
                 errno.EACCES,
-                "Neural Coder runs this script on a copy and keeps your project as it is; this absolute path lies in "
-                "the project itself (a relative path would be fine)",
+                f"Neural Coder runs this script on a copy and keeps your project as it is, so {target} is not changed "
+                "(relative paths lead into the copy)",
                 text,
             )
 
@@ -139,6 +139,7 @@ class Guard:
         """Also watch the writers of PyTorch and safetensors, once the script imports them."""
         imports.add("torch.serialization", lambda module: self._watch_function(module, "save", 1, "f"))
         imports.add("torch", lambda torch: self._watch_function(torch, "save", 1, "f"))
+        imports.add("torch.jit._script", lambda script: self._watch_function(script.ScriptModule, "save", 1, "f"))
         imports.add("torch.jit", lambda module: self._watch_function(module, "save", 1, "f"))
         for name in ("safetensors.torch", "safetensors.numpy"):
             imports.add(name, lambda module: self._watch_function(module, "serialize_file", 1, "filename"))

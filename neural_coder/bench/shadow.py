@@ -21,8 +21,9 @@ PREFIX = "neural-coder-"
 SMALL_FILE = 16 * 1024 * 1024
 DATA_SET = 5000
 """Entries of a folder without Python files from which on it is linked as a whole."""
-MOST_ENTRIES = 20_000
-"""Entries that are mirrored one by one; what lies deeper in the tree than that is linked."""
+MOST_ENTRIES = 4_000
+"""Entries that are mirrored one by one, breadth first; folders behind these are linked. Every run makes a mirror: where
+file systems are slow, each entry costs a millisecond or two."""
 MOST_BYTES = 1024**3
 """Bytes that are copied; files beyond that are linked."""
 SKIPPED = frozenset(
