@@ -260,7 +260,7 @@ def test_traced_model_is_seen_as_scripted(tmp_path: Path) -> None:
 def test_runtime_is_asked_what_answered(tmp_path: Path) -> None:
     text = CNN.replace(
         "with torch.no_grad",
-        "import neural_coder.runtime as fast\nfast.accelerate(model, engine='torch', precision='bf16')\nwith torch.no_grad",
+        "import neural_coder.runtime as fast\nfast.accelerate(model, precision='bf16')\nwith torch.no_grad",
     )
     captured = tmp_path / "captured"
     run(cnn(tmp_path / "a").job(capture_to=captured))
