@@ -11,6 +11,7 @@ import pytest
 from neural_coder.edits import Accelerate, AddArgument, Edit, InsertAfter, Replace, Wrap
 from neural_coder.errors import InternalError
 from neural_coder.patching import Authored, Conflict, Patch, Unpatchable, apply
+from neural_coder.patching.referee import moved_statement
 from neural_coder.records import Change, Span
 from neural_coder.source import Source
 
@@ -950,3 +951,16 @@ def test_a_patch_that_would_not_be_python_is_a_defect():
     text = "def f():\n    return 1\n"
     with pytest.raises(InternalError, match="would not be Python"):
         patch(text, replace(text, "1", "await x"))
+
+
+def test_a_second_parser_notices_a_statement_that_slipped_into_a_block():
+    before = Source.from_text("if ready:\n    start()\nstop()\n")
+    after = before.with_text("if ready:\n    start()\n    stop()\n")
+    assert moved_statement(before, after, ()) == "stop()"
+
+
+def test_a_second_parser_notices_a_lost_statement_and_accepts_an_added_one():
+    before = Source.from_text("a = 1\nb = 2\n")
+    assert moved_statement(before, before.with_text("a = 1\n"), ()) == "b = 2"
+    assert moved_statement(before, before.with_text("a = 1\nc = 3\nb = 2\n"), ()) == ""
+    assert moved_statement(before, before.with_text("with x:\n    a = 1\nb = 2\n"), {0}) == ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Set
 
 from neural_coder.errors import InternalError, UserError
 from neural_coder.patching.layout import Layout
 from neural_coder.patching.outcome import Refusal, Unpatchable
+from neural_coder.patching.referee import moved_statement
 from neural_coder.source import Source
 
 
@@ -34,7 +36,10 @@ def check(before: Source, after: Source, layout: Layout, touched: Iterable[tuple
     lost = Counter(comment.text for comment in layout.comments) - Counter(comment.text for comment in patched.comments)
     if lost:
         raise InternalError(f"{before.path}: the patch would lose the comment {next(iter(lost))!r}.")
-    _check_lines(before, after, touched)
+    lines = {line for first, last in touched for line in range(first, last + 1)}
+    _check_lines(before, after, lines)
+    if moved := moved_statement(before, after, _named_statements(layout.tree, lines)):
+        raise InternalError(f"{before.path}: the patch would move {moved.splitlines()[0]!r}, which no edit names.")
     try:
         after.encode()
     except UserError as error:
@@ -55,9 +60,23 @@ def _refuse_broken(before: Source, error: Exception) -> None:
         raise Refusal(Unpatchable(reason=f"the file does not compile: {original}.")) from error
 
 
-def _check_lines(before: Source, after: Source, touched: Iterable[tuple[int, int]]) -> None:
+def _named_statements(tree: ast.Module, lines: Set[int]) -> set[int]:
+    """Positions, among the simple statements of a file, of those that stand on certain lines."""
+    simple = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.Match) and not hasattr(node, "body")
+    ]
+    simple.sort(key=lambda node: (node.lineno, node.col_offset))
+    return {
+        position
+        for position, node in enumerate(simple)
+        if not lines.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    }
+
+
+def _check_lines(before: Source, after: Source, allowed: Collection[int]) -> None:
     """Only lines of edited statements may change; all others must stand in the result, in their order."""
-    allowed = {line for first, last in touched for line in range(first, last + 1)}
     # A comparison by difflib would do less well: among equal lines it may take another one for the changed one.
     left = iter(_lines(after.text))
     for number, line in enumerate(_lines(before.text), 1):
