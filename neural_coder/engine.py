@@ -20,7 +20,7 @@ from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
 from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
-from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Task, Verdict
+from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
 
 DEFAULT_BUDGET = 600.0
@@ -295,7 +295,7 @@ def _candidates(
         if isinstance(outcome, Candidate):
             built.append(outcome)
         else:
-            status = "failed" if outcome.ours else "skipped"
+            status: Status = "failed" if outcome.ours else "skipped"
             refused.append(Verdict(plan=plan, status=status, reason=outcome.reason))
     return built, refused
 

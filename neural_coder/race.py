@@ -214,14 +214,16 @@ class Race:
     def _judge(
         self, plan: Plan, baseline: Sequence[Run], runs: Sequence[Run], *, final: bool, look: Run | None = None
     ) -> Verdict:
-        checked = [run for run in (*runs, *([look] if look else [])) if run.ok]
-        worst = max((self._accuracy(plan, run) for run in checked), key=_badness, default=None)
+        checked = [run for run in (*([look] if look else []), *runs) if run.ok]
+        # Rounds stop early, and the user's metric is printed at the end: only the first look knows it.
+        answered = checked[:1] if self.bench.criterion.pattern else checked
+        worst = max((self._accuracy(plan, run) for run in answered), key=_badness, default=None)
         found = verdict.judge(
             plan,
             baseline=baseline,
             variant=runs,
             accuracy=worst,
-            no_effect=no_effect(plan, self.first, checked[-1]) if checked else "",
+            no_effect=no_effect(plan, self.first, checked[0]) if checked else "",
             criterion=self.bench.criterion,
             final=final,
         )
@@ -257,7 +259,7 @@ def no_effect(plan: Plan, before: Run, after: Run) -> str:
     transforms = registry.transforms()
     implied = {name for feature in plan.features for name in transforms[feature.name].implies}
     wanted = [feature.name for feature in plan.features if feature.name not in implied or len(plan.features) == 1]
-    reasons = ((name, transforms[name].no_effect(before.witness, after.witness)) for name in wanted)
+    reasons = ((name, transforms[name]().no_effect(before.witness, after.witness)) for name in wanted)
     return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
 
 

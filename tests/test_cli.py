@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from neural_coder import repo
+from neural_coder.errors import UserError
 
 MODEL = """\
 import torch
@@ -128,14 +130,21 @@ def test_patch_leaves_ignored_and_vendored_files_out(script, neural_coder):
     assert "theirs.py" not in result.stdout
 
 
-def test_patch_writes_all_files_or_none(script, neural_coder):
-    locked = script.parent / "other.py"
-    locked.write_text(MODEL)
-    locked.chmod(0o444)
-    if os.access(locked, os.W_OK):
-        pytest.skip("this user may write read-only files")
-    result = neural_coder("patch", script, locked, "--feature", "channels_last", "--write")
+def test_patch_writes_all_files_or_none(script, neural_coder, monkeypatch):
+    """A disk that fills up at the second file: the first one gets its old bytes back."""
+    other = script.parent / "other.py"
+    other.write_text(MODEL)
+    write = repo.write_bytes_atomically
+
+    def full_disk(path, data):
+        if path == other:
+            raise UserError(f"{path} cannot be written: No space left on device.")
+        write(path, data)
+
+    monkeypatch.setattr(repo, "write_bytes_atomically", full_disk)
+    result = neural_coder("patch", script, other, "--feature", "channels_last", "--write")
     assert result.exit_code == 2
+    assert "No space left" in result.stderr
     assert script.read_text() == MODEL
 
 
@@ -177,7 +186,7 @@ def test_doctor_reports_torch_and_engines(neural_coder):
         (["explain", "compil"], "compile"),
         (["optimize", "infer.py", "--budget", "soon"], "soon"),
         (["optimize", "infer.py", "--accuracy", "high"], "high"),
-        (["optimize", "infer.py", "--metric", "acc=("], "acc"),
+        (["optimize", "infer.py", "--metric", "acc=("], "no regular expression"),
         (["optimize", "infer.py", "--output", "no/such/folder.patch"], "does not exist"),
         (["optimize", "infer.py", "--json", "no/such/folder.json"], "does not exist"),
         (["optimize", "infer.py", "--python", "/no/such/python"], "/no/such/python"),
