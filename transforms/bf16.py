@@ -177,7 +177,8 @@ class Bf16(Transform):
                 wrapped.append(step.forward_and_loss)
                 yield Wrap(at=step.forward_and_loss, item=ITEM, reason="forward and loss run in bfloat16")
         if steps and not wrapped and any(reason != ALREADY for _, reason in steps):
-            # A script that trains in float32 evaluates in float32.
+            for call in facts.inference:
+                yield self.leave(call.line, "the script trains in float32 and evaluates so, too")
             return
         outside = [call for call in facts.inference if not any(around.contains(call.statement) for around in wrapped)]
         calls = [(call, self._why_not_call(call, facts)) for call in outside]
