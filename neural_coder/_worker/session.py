@@ -38,7 +38,9 @@ def main(job_file: str) -> None:
     job: dict[str, Any] = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _die_with(job["parent"])
     faulthandler.enable()
-    faulthandler.dump_traceback_later(max(job["timeout"] - 1.0, job["timeout"] * 0.9))
+    if hasattr(faulthandler, "register"):
+        # The parent asks for it at the time limit. (A timer of faulthandler would hang forked children at their end.)
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
     Session(job).run()
 
 
@@ -61,6 +63,7 @@ class Session:
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.began = time.perf_counter()
+        self.process = os.getpid()
         self.folder = Path(job["folder"])
         self.imports = AfterImport()
         self.guard = Guard(job["shadow"], job["root"], job["writable"])
@@ -182,6 +185,8 @@ class Session:
         os._exit(0)
 
     def _finish(self, result: dict[str, Any]) -> None:
+        if os.getpid() != self.process:
+            return  # A forked child came to the end of the script; its parent has the figures.
         with self.guard.paused():
             loop_end = load.Snapshot()
             self.recorder.switch_off()

@@ -28,6 +28,8 @@ WORKER = Path(neural_coder.__file__).resolve().parent / "_worker" / "worker.py"
 MARK = "NEURAL_CODER_RUN"
 """Environment variable that all processes of a run inherit, so that none is left behind."""
 STREAM_LIMIT = 256 * 1024 * 1024
+SHOWING = 0.3
+"""Seconds that a process gets to write its traceback when the time limit has come."""
 GRACE = 2.0
 """Seconds between asking processes to end and ending them."""
 
@@ -131,6 +133,7 @@ class _Child:
         """Sleep until the process ends; says why it has to be ended, or nothing."""
         while not _sleep_until_end(process, min(1.0, max(deadline - time.perf_counter(), 0.01))):
             if time.perf_counter() >= deadline:
+                _show_where(process)
                 return "timed_out"
             if any(stream.stat().st_size > STREAM_LIMIT for stream in streams):
                 return "output"
@@ -271,6 +274,13 @@ def _sleep_until_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _show_where(process: subprocess.Popen[bytes]) -> None:
+    """Let the worker write to its standard error where it is just now."""
+    if hasattr(signal, "SIGQUIT") and process.poll() is None:
+        process.send_signal(signal.SIGQUIT)
+        time.sleep(SHOWING)
 
 
 def _end_group(process: subprocess.Popen[bytes], mark: str) -> None:

@@ -210,10 +210,12 @@ subprocess.Popen([sys.executable, "-c", code], start_new_session={how == "own_se
 
 
 def test_forked_children_record_nothing(tmp_path: Path) -> None:
-    text = LOOP.replace("10000", "3").replace(
-        "for x", "import os\nif os.fork() == 0:\n    [model(x) for x in range(3)]\nfor x"
-    )
-    assert run(Project(tmp_path, text).probe("inference", "model(x)", nth=1).job()).ok
+    text = LOOP.replace("10000", "100 if child == 0 else 1").replace("for x", "import os\nchild = os.fork()\nfor x")
+    text += "if child:\n    print('status', os.waitpid(child, 0)[1])\nelse:\n"
+    result = run(loop(tmp_path, text + "    raise SystemExit(5)\n").job(pattern=r"status (\d+)"))
+    assert result.ok, result.ending
+    assert result.timings[0].calls == 1
+    assert result.metric == 5 << 8  # it ran on to its own exit
 
 
 def test_threads_are_waited_for(tmp_path: Path) -> None:
