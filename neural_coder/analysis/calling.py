@@ -215,8 +215,10 @@ class Calling(Libraries):
             entry = catalogue.builder(name)
             model.layers |= (entry.layers if entry else None) or set()
         self.layer_sets.append(model.layers)
-        self._initialise(thing, info, arguments, keywords, node, frame)
-        self.layer_sets.pop()
+        try:
+            self._initialise(thing, info, arguments, keywords, node, frame)
+        finally:
+            self.layer_sets.pop()
         for outer in self.layer_sets[-1:]:
             outer |= model.layers
         return of(thing)
@@ -313,11 +315,14 @@ class Calling(Libraries):
         self.call_depth += 1
         layers: set[str] = set()
         self.layer_sets.append(layers)
-        value = self._run_body(info, frame)
-        self.layer_sets.pop()
-        self.call_depth -= 1
+        try:
+            value = self._run_body(info, frame)
+        finally:
+            self.layer_sets.pop()
+            self.call_depth -= 1
+            self.grad, self.autocast = kept[2:]
         forward, backward = self.ran_forward, self.ran_backward
-        self.ran_forward, self.ran_backward, self.grad, self.autocast = kept
+        self.ran_forward, self.ran_backward = kept[:2]
         return value, forward, backward, frozenset(layers), self.heap_version
 
     def _run_body(self, info: FunctionInfo, frame: Frame) -> Value:

@@ -14,7 +14,19 @@ from neural_coder.records import DeviceUse, Evidence
 _CUDA = re.compile(r"cuda(:\d+)?|gpu")
 _DEVICE_NAME = re.compile(r"(^|_|-)(device|devices|dev|gpu)(_|-|$|\d)", re.IGNORECASE)
 _HARMLESS = frozenset(
-    ["is_available", "device_count", "manual_seed", "manual_seed_all", "is_initialized", "is_bf16_supported", "empty_cache", "seed_all", "seed", "amp", "get_arch_list"]
+    [
+        "is_available",
+        "device_count",
+        "manual_seed",
+        "manual_seed_all",
+        "is_initialized",
+        "is_bf16_supported",
+        "empty_cache",
+        "seed_all",
+        "seed",
+        "amp",
+        "get_arch_list",
+    ]
 )
 _DEVICE_FIRST = frozenset({"to", "to_empty", "type"})
 _KNOWN = Evidence(known_by="import", confidence=0.95)
@@ -138,7 +150,9 @@ class _Search:
 
     def _devices_in(self, node: ast.expr, *, integers: bool) -> Iterator[DeviceUse]:
         """The literals for a CUDA device that an expression may give, outside of a test for one."""
-        if _is_cuda(node) or (integers and isinstance(node, ast.Constant) and type(node.value) is int and node.value >= 0):
+        if _is_cuda(node) or (
+            integers and isinstance(node, ast.Constant) and type(node.value) is int and node.value >= 0
+        ):
             yield self._use("device", node, _KNOWN)
         elif isinstance(node, ast.IfExp) and not self._tests_cuda(node.test):
             yield from self._devices_in(node.body, integers=integers)

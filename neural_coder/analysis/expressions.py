@@ -55,8 +55,7 @@ class Expressions(Objects):
 
     def _eval_Name(self, node: ast.Name, frame: Frame) -> Value:
         value = frame.lookup(node.id)
-        if value is None:
-            value = self._free_name(node.id, frame)
+        value = self._free_name(node.id, frame) if value is None else self.resolve(value)
         return self._read(value, frame)
 
     def _read(self, value: Value, frame: Frame) -> Value:

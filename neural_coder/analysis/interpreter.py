@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from neural_coder.analysis import catalogue
@@ -13,6 +16,7 @@ from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
 from neural_coder.analysis.values import Function, Thing, all_flows
 
+_RECURSION = 6000
 _SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
 
 
@@ -31,6 +35,22 @@ def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
     Returns:
         Everything that was noted, also about other files that were met.
     """
+    with _deep_recursion():
+        return _interpret(project, script, files)
+
+
+@contextlib.contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Calls, branches and imports nest: one statement of the user's takes a dozen frames of ours."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
     machine = Interpreter(project, script, frozenset(path.resolve() for path in files))
     frames = [machine.module_frame(path) for path in files]
     for frame in frames:

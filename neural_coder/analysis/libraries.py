@@ -441,8 +441,10 @@ class Libraries(Noting):
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward = self.ran_backward = False
         self.model_calls.append(node)
-        result = self.call_value(member, arguments, keywords, node, frame)
-        self.model_calls.pop()
+        try:
+            result = self.call_value(member, arguments, keywords, node, frame)
+        finally:
+            self.model_calls.pop()
         ran, trained = self.ran_forward, self.ran_backward
         self.ran_forward, self.ran_backward = forward or ran, backward or trained
         if trained:

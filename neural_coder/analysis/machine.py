@@ -55,6 +55,7 @@ class Machine(ABC):
         self.heap_version = 0
         """Counts changes to what functions may read beyond their arguments."""
         self.call_depth = 0
+        self.nesting = 0
         self.outcomes: dict[tuple[object, ...], tuple[Value, bool, bool, frozenset[str], int]] = {}
         self.handed: set[ast.AST] = set()
         self.handed_partials: set[Thing] = set()
@@ -103,6 +104,10 @@ class Machine(ABC):
     @abstractmethod
     def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
         """The value of a function definition or lambda."""
+
+    @abstractmethod
+    def resolve(self, value: Value) -> Value:
+        """The value with names of project files looked up."""
 
     @abstractmethod
     def self_of(self, info: ClassInfo) -> Thing:

@@ -19,6 +19,7 @@ from neural_coder.analysis.values import (
     Constant,
     FileModule,
     Function,
+    Import,
     Instance,
     Many,
     ModelObject,
@@ -58,10 +59,29 @@ class Objects(Machine):
             frame = self.modules[path] = Frame(parsed=parsed)
             kept = self.stack, self.grad, self.autocast, self.model_calls
             self.stack, self.grad, self.autocast, self.model_calls = [], True, False, []
-            self.run_block(parsed.tree.body, frame)
-            self.run_block(frame.deferred, frame)
-            self.stack, self.grad, self.autocast, self.model_calls = kept
+            try:
+                self.run_block(parsed.tree.body, frame)
+                self.run_block(frame.deferred, frame)
+            finally:
+                self.stack, self.grad, self.autocast, self.model_calls = kept
         return self.modules[path]
+
+    def resolve(self, value: Value) -> Value:
+        """The value with names of project files looked up; a name that is not there yet stays an import."""
+        if not any(isinstance(thing, Import) for thing in value.things):
+            return value
+        found = [
+            self._look_up(thing) if isinstance(thing, Import) else of(thing, flows=value.flows)
+            for thing in value.things
+        ]
+        return join(found)
+
+    def _look_up(self, thing: Import) -> Value:
+        value = self.module_frame(thing.path).names.get(thing.name)
+        if value is not None:
+            return value if value == of(thing) else self.resolve(value)
+        found = self._submodule(thing.path, thing.name)
+        return found if found.things else of(thing)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -204,10 +224,15 @@ class Objects(Machine):
         if thing.path.suffix == ".py":
             found = self.module_frame(thing.path).names.get(name)
             if found is not None:
-                return found
-        folder = thing.path.parent if thing.path.suffix == ".py" else thing.path
+                return self.resolve(found)
+        return self._submodule(thing.path, name)
+
+    def _submodule(self, package: Path, name: str) -> Value:
+        if package.suffix == ".py" and package.stem != "__init__":
+            return UNKNOWN
+        folder = package.parent if package.suffix == ".py" else package
         for path in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if (thing.path.suffix != ".py" or thing.path.stem == "__init__") and self.project.exists(path):
+            if self.project.exists(path):
                 return of(FileModule(path.resolve()))
         return UNKNOWN
 

@@ -8,6 +8,7 @@ from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
 
 _LOOKS = frozenset({"print", "summary", "len", "isinstance", "hasattr", "type", "id", "info", "debug", "str", "repr"})
+_RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _LEAVING = (ast.Return, ast.Raise, ast.Break, ast.Continue)
@@ -32,13 +33,15 @@ class _Search:
     def run(self) -> tuple[str, ast.stmt | None, str]:
         if isinstance(self.start, (ast.If, ast.While, ast.For, ast.With)):
             return self.name, None, "it is bound in the header of a compound statement"
+        if self._is_factory():
+            return self.name, None, _RETURNED
         ready, current = self.start, self.start
         while True:
             block, index = self.parsed.block(current)
             for statement in block[index + 1 :]:
                 step = self._step(statement)
                 if step == "returned":
-                    return self.name, None, "its function returns it; it is ready where that is called"
+                    return self.name, None, _RETURNED
                 if step == "used":
                     return self.name, ready, ""
                 if step == "prepares":
@@ -47,6 +50,18 @@ class _Search:
             if outer is None:
                 return self.name, ready, ""
             current = outer
+
+    def _is_factory(self) -> bool:
+        """Whether the function returns the model, and what it returns is bound elsewhere."""
+        return self.function is not None and any(
+            (self.function, site) in self.facts.returned and self._is_bound_elsewhere(site) for site in self.sites
+        )
+
+    def _is_bound_elsewhere(self, site: ast.AST) -> bool:
+        return any(
+            site in other.sites and other.parsed.function(other.statement) is not self.function
+            for other in self.facts.bindings.values()
+        )
 
     def _surrounding(self, statement: ast.stmt) -> ast.stmt | None:
         """The compound statement around a block, when the name is bound behind it whatever happened inside."""
@@ -99,7 +114,10 @@ class _Search:
     def _mentions(self, node: ast.AST) -> bool:
         last = self.name.rpartition(".")[2]
         return any(
-            ((isinstance(part, ast.Name) and part.id == last) or (isinstance(part, ast.Attribute) and part.attr == last))
+            (
+                (isinstance(part, ast.Name) and part.id == last)
+                or (isinstance(part, ast.Attribute) and part.attr == last)
+            )
             and dotted(part) == self.name
             for part in ast.walk(node)
         )

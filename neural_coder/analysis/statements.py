@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from neural_coder.analysis.values import (
     Constant,
     FileModule,
     Function,
+    Import,
     Instance,
     Object,
     Outside,
@@ -26,6 +28,11 @@ from neural_coder.analysis.values import (
     with_flows,
 )
 
+log = logging.getLogger(__name__)
+
+EAGER_FILES = 60
+"""Project files that are run as soon as they are imported, as Python does; further ones when a name is needed."""
+MAX_NESTING = 220
 _ENDS = frozenset({"exit", "quit", "sys.exit", "os._exit", "os.abort"})
 
 
@@ -34,7 +41,10 @@ class Statements(Calling):
 
     def run_block(self, block: list[ast.stmt], frame: Frame) -> bool:
         """Run statements; True when control never comes out at their end."""
-        return any(self.run_statement(statement, frame) for statement in block)
+        for statement in block:
+            if self.run_statement(statement, frame):
+                return True
+        return False
 
     def run_statement(self, node: ast.stmt, frame: Frame) -> bool:
         """Run one statement; True when control does not go on behind it."""
@@ -45,9 +55,14 @@ class Statements(Calling):
         frame.statement = node
         frame.read_objects = set()
         self.stack.append((frame.info.node if frame.info else frame.parsed.tree, node))
+        self.nesting += 1
         try:
-            return bool(runner(node, frame))
+            return self.nesting < MAX_NESTING and bool(runner(node, frame))
+        except RecursionError:
+            log.debug("%s:%d not followed: it is nested too deeply", frame.parsed.path, node.lineno)
+            return False
         finally:
+            self.nesting -= 1
             self.stack.pop()
 
     # --- plain statements -------------------------------------------------------------------------------------------
@@ -148,8 +163,10 @@ class Statements(Calling):
             self.run_block(node.body, frame)
 
         frame.loaders.append(loaders)
-        self._loop(frame, body)
-        frame.loaders.pop()
+        try:
+            self._loop(frame, body)
+        finally:
+            frame.loaders.pop()
         self.run_block(node.orelse, frame)
 
     _run_AsyncFor = _run_For
@@ -304,14 +321,19 @@ class Statements(Calling):
 
     def _imported(self, module: Value, node: ast.ImportFrom, name: str, frame: Frame) -> Value:
         for thing in module.things:
-            if isinstance(thing, FileModule):
-                if thing.path.suffix == ".py" and thing.path != frame.parsed.path.resolve():
-                    found = self.module_frame(thing.path).names.get(name)
-                    if found is not None:
-                        return found
+            if not isinstance(thing, FileModule):
+                return self.attribute(module, name, frame)
+            if thing.path == frame.parsed.path.resolve() or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
                 return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
-        return self.attribute(module, name, frame)
+            if len(self.modules) < EAGER_FILES:
+                self.module_frame(thing.path)
+            return (
+                self.resolve(of(Import(thing.path, name)))
+                if thing.path in self.modules
+                else of(Import(thing.path, name))
+            )
+        return UNKNOWN
 
     def _is_submodule(self, path: Path, name: str) -> bool:
         folder = path if path.suffix != ".py" else path.parent
@@ -320,8 +342,10 @@ class Statements(Calling):
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:
             if isinstance(thing, FileModule) and thing.path.suffix == ".py":
-                names = self.module_frame(thing.path).names
-                frame.names.update({name: value for name, value in names.items() if not name.startswith("_")})
+                imported = self.module_frame(thing.path)
+                names = {name: value for name, value in imported.names.items() if not name.startswith("_")}
+                frame.names.update(names)
+                frame.module.star_imports.extend(imported.star_imports)
             elif isinstance(thing, Outside):
                 frame.module.star_imports.append(thing.name)
 

@@ -54,6 +54,14 @@ class FileModule:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A name of a project file that has not been looked up yet."""
+
+    path: Path
+    name: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassInfo:
     """A class of the project."""
@@ -161,6 +169,7 @@ Thing = (
     Constant
     | Outside
     | FileModule
+    | Import
     | Class
     | Function
     | Instance
