@@ -29,13 +29,3 @@ def explanations(function: Callable[..., Any]) -> list[Any]:
 def conversion_seconds(function: Callable[..., Any]) -> float:
     """Time that conversions have taken so far: a call in which it grows is no sample."""
     return float(sum(getattr(one, "conversion_seconds", 0.0) for one in explanations(function)))
-
-
-def original_answered(function: Callable[..., Any]) -> bool:
-    """Whether the last call was answered by the original of a model that has been given an engine."""
-    return any(getattr(one, "running", "") == "original" for one in explanations(function))
-
-
-def engine_answers(function: Callable[..., Any]) -> bool:
-    """Whether an engine has answered calls so far."""
-    return any(getattr(one, "calls_accelerated", 0) > 0 for one in explanations(function))

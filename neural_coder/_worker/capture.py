@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accelerated, compare, context, values
+from . import compare, context, values
 from .recorder import Watcher
 from .sites import Site
 
@@ -22,11 +22,9 @@ MOST_ROWS = 1024
 class Kept:
     """One call: a digest of what went in, and what came out."""
 
-    def __init__(self, digest: str, rows: list[str], call: context.Call | None) -> None:
+    def __init__(self, digest: str, rows: list[str]) -> None:
         self.digest = digest
         self.rows = rows
-        self.call = call
-        """For calls that the runtime let the original answer: to ask once more when the engine has taken over."""
         self.outputs: dict[str, Any] = {}
         self.unknown: list[str] = []
 
@@ -65,17 +63,19 @@ class Captures(Watcher):
         if not isinstance(noted, tuple):
             return
         digest, rows = noted
-        kept = Kept(digest, rows, call if accelerated.original_answered(call.function) else None)
+        kept = Kept(digest, rows)
         kept.outputs, kept.unknown, size = outputs_of(result)
         kept_before = self._kept.setdefault(site.name, [])
         if not kept_before or self._bytes + size <= MOST_BYTES:
             self._bytes += size
             kept_before.append(kept)
 
-    def finish(self) -> None:
-        """Write what was kept, or compare it."""
-        for calls in self._kept.values():
-            _ask_engine(calls)
+    def finish(self, *, whole: bool) -> None:
+        """Write what was kept, or compare it.
+
+        Args:
+            whole: The script ran to its end: a site that was not reached will not be reached later.
+        """
         if self._capture_to is not None:
             self._capture_to.mkdir(parents=True, exist_ok=True)
             for site, calls in self._kept.items():
@@ -84,7 +84,7 @@ class Captures(Watcher):
             baseline = _read_all(self._compare_with)
             mine = {site: [kept.as_plain() for kept in calls] for site, calls in self._kept.items()}
             if baseline:
-                self.comparison = compare.compare(baseline, mine)
+                self.comparison = compare.compare(baseline, mine, whole=whole)
 
 
 def outputs_of(result: object) -> tuple[dict[str, Any], list[str], int]:
@@ -144,18 +144,6 @@ def _row_digests(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     if first is None or len(first.shape) == 0 or first.shape[0] > MOST_ROWS:
         return []
     return [values.digest((first[row],), {})[:16] for row in range(first.shape[0])]
-
-
-def _ask_engine(calls: Sequence[Kept]) -> None:
-    """Let the engine answer the calls that the original answered while the engine was being built."""
-    for kept in calls:
-        call, kept.call = kept.call, None
-        if call is None or not accelerated.engine_answers(call.function):
-            continue
-        if values.digest(call.args, call.kwargs) != kept.digest:
-            continue
-        with call.again() as again:
-            kept.outputs, kept.unknown, _ = outputs_of(again())
 
 
 # --- on disk: no pickled objects, only tensors, numbers and texts

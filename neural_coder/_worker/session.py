@@ -212,7 +212,7 @@ class Session:
         """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
         steps: list[tuple[str, Callable[[], None]]] = [
             ("the replay of calls", lambda: self._fill_up(ended)),
-            ("the comparison of outputs", self.captures.finish),
+            ("the comparison of outputs", lambda: self.captures.finish(whole=ended == "end")),
             ("the witness", lambda: self.witness.take(self.recorder)),
         ]
         for name, step in steps:
