@@ -1,4 +1,4 @@
-"""Calls: functions of the project are run with what they are given; models, classes and libraries answer for themselves."""
+"""Calls: project functions are run with what they are given; models, classes and libraries answer for themselves."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _shares_line(parsed: Parsed, statement: ast.stmt) -> bool:
 def _trains(facts: Facts, region: ast.AST) -> bool:
     """Whether a backward, a training forward or an optimizer's step stands in a piece of code."""
     body = region.body if isinstance(region, ast.FunctionDef | ast.AsyncFunctionDef) else [region]
-    for part in body:  # type: ignore[union-attr]
+    for part in body:
         for node in (part, *walk_scope(part)):
             if node in facts.backwards or node in facts.others:
                 return True

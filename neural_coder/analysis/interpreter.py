@@ -66,7 +66,7 @@ def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
         waiting = [
             node
             for node in ast.walk(parsed.tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             and node in machine.functions
             and node not in machine.called
             and node not in seen
@@ -74,7 +74,7 @@ def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
         if not waiting:
             return
         # Constructors first: the other methods need what they put on `self`.
-        waiting.sort(key=lambda node: node.name != "__init__")
+        waiting.sort(key=lambda node: getattr(node, "name", "") != "__init__")
         for node in waiting:
             if node not in machine.called:
                 seen.add(node)
@@ -82,19 +82,20 @@ def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
             seen.add(node)
 
 
-def _run_alone(machine: Interpreter, node: FunctionNode) -> None:
+def _run_alone(machine: Interpreter, node: FunctionNode | ast.Lambda) -> None:
+    name = getattr(node, "name", "")
     info = machine.functions[node]
     bound: Thing | None = None
     if info.owner is not None and info.kind in {"method", "property"}:
         evidence = machine.module_evidence(info.owner)
-        if evidence is not None and node.name in _SKIPPED_IN_MODULES and node.name != "__init__":
+        if evidence is not None and name in _SKIPPED_IN_MODULES and name != "__init__":
             return
         bound = machine.self_of(info.owner)
     kept = machine.grad, machine.autocast, machine.stack, machine.model_calls
     machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
     frame = Frame(parsed=info.parsed, parent=info.closure)
     given = machine.run_function(Function(info, bound), [], {}, None, frame)
-    if catalogue.GIVES_LOSS.fullmatch(node.name):
+    if catalogue.GIVES_LOSS.fullmatch(name):
         for flow in all_flows(given):
             machine.mark_training(flow)
     machine.grad, machine.autocast, machine.stack, machine.model_calls = kept

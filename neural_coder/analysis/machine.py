@@ -13,7 +13,7 @@ from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import FunctionNode
-from neural_coder.analysis.values import ClassInfo, FunctionInfo, Thing, Value
+from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObject, Thing, Value
 
 MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
@@ -104,6 +104,10 @@ class Machine(ABC):
     @abstractmethod
     def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
         """The value of a function definition or lambda."""
+
+    @abstractmethod
+    def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
+        """What calling a model gives, which is noted as a site."""
 
     @abstractmethod
     def resolve(self, value: Value) -> Value:

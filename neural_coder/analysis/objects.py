@@ -117,9 +117,9 @@ class Objects(Machine):
             return Evidence(known_by="project", confidence=0.98)
         unknown = [name for name in names if name.partition(".")[0] not in catalogue.FOREIGN]
         blind = any(not base.things for member in self.lineage(info) for base in member.bases)
-        if (unknown or blind) and any("forward" in member.members for member in self.lineage(info)):
-            if self.mentions_torch(info.parsed.path):
-                return Evidence(known_by="name", confidence=0.7, note="it defines forward()")
+        runs_forward = any("forward" in member.members for member in self.lineage(info))
+        if (unknown or blind) and runs_forward and self.mentions_torch(info.parsed.path):
+            return Evidence(known_by="name", confidence=0.7, note="it defines forward()")
         return None
 
     def mentions_torch(self, path: Path) -> bool:
@@ -258,9 +258,9 @@ class Objects(Machine):
         return self.classes[node].parsed
 
     def _missing_attribute(self, thing: Thing, name: str) -> Value:
-        if isinstance(thing, Instance) and name in catalogue.MODULE_HOLDERS:
-            if self.has_base(thing.info, catalogue.MODULE_HOLDERS[name]):
-                return of(Object("holder", thing.info.node))
+        pattern = catalogue.MODULE_HOLDERS.get(name)
+        if isinstance(thing, Instance) and pattern is not None and self.has_base(thing.info, pattern):
+            return of(Object("holder", thing.info.node))
         return UNKNOWN
 
     def set_attribute(self, base: Value, name: str, value: Value) -> None:
@@ -406,7 +406,7 @@ class Objects(Machine):
                 elif thing.kind == "loader":
                     self._note_loader(target, name, thing.site, frame, statement, source)
             elif isinstance(thing, Instance) and thing.site in self.facts.loaders and thing not in frame.read_objects:
-                self._note_loader(target, name, thing.site, frame, statement, source)  # type: ignore[arg-type]
+                self._note_loader(target, name, thing.site, frame, statement, source)
         return value
 
     def _note_loader(

@@ -41,10 +41,7 @@ class Statements(Calling):
 
     def run_block(self, block: list[ast.stmt], frame: Frame) -> bool:
         """Run statements; True when control never comes out at their end."""
-        for statement in block:
-            if self.run_statement(statement, frame):
-                return True
-        return False
+        return any(self.run_statement(statement, frame) for statement in block)
 
     def run_statement(self, node: ast.stmt, frame: Frame) -> bool:
         """Run one statement; True when control does not go on behind it."""

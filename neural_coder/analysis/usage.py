@@ -64,7 +64,7 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
         return 0
     if scope not in parsed.uses:
         parsed.uses[scope] = _uses(scope)
-    methods = parsed.uses[scope].get(name, frozenset())
+    methods = parsed.uses[scope].get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
     telling = methods & _TELLING
     if "step" in methods or "inverse_transform" in methods:

@@ -1,4 +1,4 @@
-"""What a name may stand for while a file is interpreted abstractly: a set of possible things, and what flowed into it."""
+"""What a name may stand for while a file is interpreted: a set of possible things, and what flowed into it."""
 
 from __future__ import annotations
 
