@@ -12,72 +12,24 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import Literal
 
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text as a set; keeps long lists of names readable."""
+    return frozenset(text.split())
+
+
 Gives = Literal["module", "pipeline", "nothing"]
 
-LIBRARIES = frozenset(
-    [
-        "torch",
-        "torchvision",
-        "torchaudio",
-        "torchtext",
-        "timm",
-        "transformers",
-        "diffusers",
-        "sentence_transformers",
-        "open_clip",
-        "clip",
-        "segmentation_models_pytorch",
-        "efficientnet_pytorch",
-        "efficientnet_lite_pytorch",
-        "facenet_pytorch",
-        "ultralytics",
-        "pytorch_lightning",
-        "lightning",
-        "accelerate",
-        "peft",
-        "pretrainedmodels",
-        "torch_geometric",
-        "monai",
-        "detectron2",
-        "mmcv",
-        "mmengine",
-        "mmdet",
-        "fairseq",
-        "speechbrain",
-        "nemo",
-        "kornia",
-        "deepspeed",
-        "apex",
-        "ipex",
-        "intel_extension_for_pytorch",
-        "torchao",
-        "optimum",
-        "bitsandbytes",
-        "fastai",
-        "ignite",
-        "catalyst",
-        "allennlp",
-        "flair",
-        "whisper",
-        "neural_coder",
-        "TTS",
-        "torchrl",
-        "gpytorch",
-        "pyannote",
-        "bert_score",
-        "laion_clap",
-        "resnet_pytorch",
-        "pytorch_pretrained_bert",
-        "pytorch_transformers",
-        "sam2",
-        "segment_anything",
-        "vit_pytorch",
-        "x_transformers",
-        "torchmetrics",
-        "stable_baselines3",
-        "simpletransformers",
-        "autogluon",
-    ]
+LIBRARIES = words(
+    """
+    torch torchvision torchaudio torchtext timm transformers diffusers sentence_transformers open_clip clip
+    segmentation_models_pytorch efficientnet_pytorch efficientnet_lite_pytorch facenet_pytorch ultralytics
+    pytorch_lightning lightning accelerate peft pretrainedmodels torch_geometric monai detectron2 mmcv
+    mmengine mmdet fairseq speechbrain nemo kornia deepspeed apex ipex intel_extension_for_pytorch torchao
+    optimum bitsandbytes fastai ignite catalyst allennlp flair whisper neural_coder TTS torchrl gpytorch
+    pyannote bert_score laion_clap resnet_pytorch pytorch_pretrained_bert pytorch_transformers sam2
+    segment_anything vit_pytorch x_transformers torchmetrics stable_baselines3 simpletransformers autogluon
+    """
 )
 """Top-level packages that are never looked up among the user's files; without any of them no file has sites."""
 
@@ -197,23 +149,11 @@ BUILDERS = (
     Builder("speechbrain.lobes.models.*", "module"),
 )
 
-BUILDING_METHODS = frozenset(
-    [
-        "from_pretrained",
-        "from_config",
-        "from_name",
-        "from_single_file",
-        "from_hparams",
-        "from_pretrain",
-        "_from_config",
-        "load_from_checkpoint",
-        "create",
-        "from_checkpoint",
-        "from_params",
-        "from_tf",
-        "from_state_dict",
-        "get_model",
-    ]
+BUILDING_METHODS = words(
+    """
+    from_pretrained from_config from_name from_single_file from_hparams from_pretrain _from_config
+    load_from_checkpoint create from_checkpoint from_params from_tf from_state_dict get_model
+    """
 )
 """Class methods that give an instance of their class (of a module class, that is a model)."""
 
@@ -238,46 +178,14 @@ MODULE_BASES = re.compile(
 LOSS_NAMES = re.compile(r"(Loss|Criterion|Criteria|Metric|CrossEntropy)\w*$", re.IGNORECASE)
 LOSS_VARIABLES = re.compile(r"(^|_)(criterion|criteria|loss|losses|loss_fn|loss_func|metric)(_|s?$|\d)", re.IGNORECASE)
 
-LAYERS = frozenset(
-    [
-        "Linear",
-        "Bilinear",
-        "LazyLinear",
-        "Conv1d",
-        "Conv2d",
-        "Conv3d",
-        "ConvTranspose1d",
-        "ConvTranspose2d",
-        "ConvTranspose3d",
-        "LazyConv1d",
-        "LazyConv2d",
-        "LazyConv3d",
-        "RNN",
-        "LSTM",
-        "GRU",
-        "RNNCell",
-        "LSTMCell",
-        "GRUCell",
-        "Embedding",
-        "EmbeddingBag",
-        "MultiheadAttention",
-        "Transformer",
-        "TransformerEncoder",
-        "TransformerDecoder",
-        "TransformerEncoderLayer",
-        "TransformerDecoderLayer",
-        "BatchNorm1d",
-        "BatchNorm2d",
-        "BatchNorm3d",
-        "SyncBatchNorm",
-        "LayerNorm",
-        "GroupNorm",
-        "InstanceNorm1d",
-        "InstanceNorm2d",
-        "InstanceNorm3d",
-        "RMSNorm",
-        "PReLU",
-    ]
+LAYERS = words(
+    """
+    Linear Bilinear LazyLinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+    LazyConv1d LazyConv2d LazyConv3d RNN LSTM GRU RNNCell LSTMCell GRUCell Embedding EmbeddingBag
+    MultiheadAttention Transformer TransformerEncoder TransformerDecoder TransformerEncoderLayer
+    TransformerDecoderLayer BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm LayerNorm GroupNorm
+    InstanceNorm1d InstanceNorm2d InstanceNorm3d RMSNorm PReLU
+    """
 )
 """Layers of `torch.nn` that have parameters."""
 
@@ -356,97 +264,31 @@ METHOD_TRAITS = {
     "compile": "compile",
 }
 
-SELF_METHODS = frozenset(
-    [
-        "to",
-        "cuda",
-        "cpu",
-        "xpu",
-        "half",
-        "float",
-        "double",
-        "bfloat16",
-        "eval",
-        "train",
-        "requires_grad_",
-        "apply",
-        "share_memory",
-        "to_empty",
-        "type",
-        "ipu",
-        "fuse",
-        "merge_and_unload",
-        "to_bettertransformer",
-        "reverse_bettertransformer",
-        "bind",
-        "set_adapter",
-    ]
+SELF_METHODS = words(
+    """
+    to cuda cpu xpu half float double bfloat16 eval train requires_grad_ apply share_memory to_empty type
+    ipu fuse merge_and_unload to_bettertransformer reverse_bettertransformer bind set_adapter
+    """
 )
 """Methods of a model that give the model itself."""
 
-MODEL_METHODS = SELF_METHODS | frozenset(
-    [
-        "parameters",
-        "named_parameters",
-        "state_dict",
-        "load_state_dict",
-        "modules",
-        "named_modules",
-        "children",
-        "named_children",
-        "buffers",
-        "named_buffers",
-        "zero_grad",
-        "register_forward_hook",
-        "resize_token_embeddings",
-        "save_pretrained",
-    ]
+MODEL_METHODS = SELF_METHODS | words(
+    """
+    parameters named_parameters state_dict load_state_dict modules named_modules children named_children
+    buffers named_buffers zero_grad register_forward_hook resize_token_embeddings save_pretrained
+    """
 )
 """Methods that tell that a thing is a module."""
 
-INFERENCE_METHODS = frozenset(
-    [
-        "forward",
-        "generate",
-        "encode",
-        "encode_image",
-        "encode_text",
-        "encode_multi_process",
-        "predict",
-        "predict_step",
-        "predict_proba",
-        "transcribe",
-        "detect",
-        "infer",
-        "inference",
-        "extract_features",
-        "get_image_features",
-        "get_text_features",
-        "get_audio_features",
-        "greedy_search",
-        "beam_search",
-        "sample",
-        "encode_batch",
-        "classify_batch",
-        "classify_file",
-        "transcribe_batch",
-        "transcribe_file",
-        "separate_batch",
-        "separate_file",
-        "enhance_batch",
-        "enhance_file",
-        "encode_query",
-        "encode_document",
-        "chat",
-        "rank",
-        "detect_language",
-        "translate",
-        "get_action",
-        "get_value",
-        "act",
-        "extract_endpoints",
-        "extract_vector",
-    ]
+INFERENCE_METHODS = words(
+    """
+    forward generate encode encode_image encode_text encode_multi_process predict predict_step predict_proba
+    transcribe detect infer inference extract_features get_image_features get_text_features
+    get_audio_features greedy_search beam_search sample encode_batch classify_batch classify_file
+    transcribe_batch transcribe_file separate_batch separate_file enhance_batch enhance_file encode_query
+    encode_document chat rank detect_language translate get_action get_value act extract_endpoints
+    extract_vector
+    """
 )
 """Methods of models from libraries that run them forward."""
 
@@ -468,22 +310,11 @@ TRAINING_METHODS = {
 GIVES_LOSS = re.compile(r"_?(get|compute|calc|calculate|training|train)_(\w+_)?loss(es)?|training_step|train_step")
 """Functions that, where nothing in the project calls them, are handed to a trainer for their loss."""
 
-STEP_METHODS = frozenset(
-    [
-        "training_step",
-        "validation_step",
-        "test_step",
-        "predict_step",
-        "shared_step",
-        "_shared_step",
-        "validation_epoch_end",
-        "_step",
-        "shared_eval_step",
-        "_shared_eval_step",
-        "common_step",
-        "_common_step",
-        "on_validation_epoch_end",
-    ]
+STEP_METHODS = words(
+    """
+    training_step validation_step test_step predict_step shared_step _shared_step validation_epoch_end _step
+    shared_eval_step _shared_eval_step common_step _common_step on_validation_epoch_end
+    """
 )
 """Methods of a module in which `self(x)` and `self.part(x)` are calls of a script, not parts of a forward."""
 
@@ -528,135 +359,19 @@ CANONICAL = {
 }
 
 
-FOREIGN = frozenset(
-    [
-        "builtins",
-        "abc",
-        "typing",
-        "collections",
-        "functools",
-        "itertools",
-        "dataclasses",
-        "enum",
-        "os",
-        "sys",
-        "re",
-        "json",
-        "math",
-        "random",
-        "time",
-        "datetime",
-        "argparse",
-        "logging",
-        "pathlib",
-        "shutil",
-        "subprocess",
-        "threading",
-        "multiprocessing",
-        "queue",
-        "copy",
-        "io",
-        "pickle",
-        "csv",
-        "glob",
-        "string",
-        "socket",
-        "types",
-        "inspect",
-        "contextlib",
-        "warnings",
-        "traceback",
-        "tempfile",
-        "hashlib",
-        "base64",
-        "struct",
-        "uuid",
-        "urllib",
-        "http",
-        "unittest",
-        "operator",
-        "statistics",
-        "decimal",
-        "fractions",
-        "concurrent",
-        "asyncio",
-        "signal",
-        "numpy",
-        "scipy",
-        "pandas",
-        "sklearn",
-        "matplotlib",
-        "seaborn",
-        "PIL",
-        "cv2",
-        "skimage",
-        "keras",
-        "tensorflow",
-        "tf_keras",
-        "tflearn",
-        "jax",
-        "flax",
-        "haiku",
-        "mxnet",
-        "onnx",
-        "onnxruntime",
-        "openvino",
-        "xgboost",
-        "lightgbm",
-        "catboost",
-        "gym",
-        "gymnasium",
-        "tqdm",
-        "yaml",
-        "requests",
-        "omegaconf",
-        "hydra",
-        "wandb",
-        "click",
-        "fire",
-        "rich",
-        "tensorboard",
-        "tensorboardX",
-        "pytest",
-        "nltk",
-        "spacy",
-        "gensim",
-        "datasets",
-        "evaluate",
-        "tokenizers",
-        "sentencepiece",
-        "paddle",
-        "neural_compressor",
-        "nncf",
-        "cupy",
-        "numba",
-        "polars",
-        "pydantic",
-        "fastapi",
-        "flask",
-        "sqlalchemy",
-        "sqlmodel",
-        "gradio",
-        "streamlit",
-        "albumentations",
-        "imageio",
-        "librosa",
-        "soundfile",
-        "einops",
-        "h5py",
-        "joblib",
-        "redis",
-        "boto3",
-        "google",
-        "azure",
-        "openai",
-        "anthropic",
-        "langchain",
-        "setuptools",
-        "attr",
-        "attrs",
-        "six",
-    ]
+FOREIGN = words(
+    """
+    builtins abc typing collections functools itertools dataclasses enum os sys re json math random time
+    datetime argparse logging pathlib shutil subprocess threading multiprocessing queue copy io pickle csv
+    glob string socket types inspect contextlib warnings traceback tempfile hashlib base64 struct uuid
+    urllib http unittest operator statistics decimal fractions concurrent asyncio signal numpy scipy pandas
+    sklearn matplotlib seaborn PIL cv2 skimage keras tensorflow tf_keras tflearn jax flax haiku mxnet onnx
+    onnxruntime openvino xgboost lightgbm catboost gym gymnasium tqdm yaml requests omegaconf hydra wandb
+    click fire rich tensorboard tensorboardX pytest nltk spacy gensim datasets evaluate tokenizers
+    sentencepiece paddle neural_compressor nncf cupy numba polars pydantic fastapi flask sqlalchemy sqlmodel
+    gradio streamlit albumentations imageio librosa soundfile einops h5py joblib redis boto3 google azure
+    openai anthropic langchain setuptools attr attrs six
+    """
 )
 """Packages whose classes are never PyTorch modules."""
 

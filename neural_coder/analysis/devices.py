@@ -13,20 +13,11 @@ from neural_coder.records import DeviceUse, Evidence
 
 _CUDA = re.compile(r"cuda(:\d+)?|gpu")
 _DEVICE_NAME = re.compile(r"(^|_|-)(device|devices|dev|gpu)(_|-|$|\d)", re.IGNORECASE)
-_HARMLESS = frozenset(
-    [
-        "is_available",
-        "device_count",
-        "manual_seed",
-        "manual_seed_all",
-        "is_initialized",
-        "is_bf16_supported",
-        "empty_cache",
-        "seed_all",
-        "seed",
-        "amp",
-        "get_arch_list",
-    ]
+_HARMLESS = catalogue.words(
+    """
+    is_available device_count manual_seed manual_seed_all is_initialized is_bf16_supported empty_cache
+    seed_all seed amp get_arch_list
+    """
 )
 _DEVICE_FIRST = frozenset({"to", "to_empty", "type"})
 _KNOWN = Evidence(known_by="import", confidence=0.95)

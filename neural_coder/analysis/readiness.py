@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 
+from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
 
-_LOOKS = frozenset({"print", "summary", "len", "isinstance", "hasattr", "type", "id", "info", "debug", "str", "repr"})
+_LOOKS = catalogue.words(
+    """
+    print summary len isinstance hasattr type id info debug str repr
+    """
+)
 _RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

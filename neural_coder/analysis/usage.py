@@ -8,19 +8,11 @@ import re
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.syntax import Parsed, dotted
 
-_TELLING = frozenset(
-    [
-        "eval",
-        "parameters",
-        "named_parameters",
-        "state_dict",
-        "load_state_dict",
-        "zero_grad",
-        "requires_grad_",
-        "modules",
-        "named_modules",
-        "named_children",
-    ]
+_TELLING = catalogue.words(
+    """
+    eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules
+    named_modules named_children
+    """
 )
 _MODEL_NAME = re.compile(
     r"(^|_)(models?|net|network|net[GDEF]|unet|vae|backbone|generator|discriminator|teacher|student|"
