@@ -278,37 +278,6 @@ def test_runtime_is_asked_what_answered(tmp_path: Path) -> None:
     )  # the engine answered it in the end, though the original did at first
 
 
-def test_call_before_a_lazy_model_settles_is_judged_by_the_engines_answer(tmp_path: Path) -> None:
-    text = """
-import torch
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer, self.scale = torch.nn.Linear(16, 16), None
-    def forward(self, x):
-        if self.scale is None:
-            self.scale = 1.5
-        return self.layer(x) * self.scale
-torch.manual_seed(1)
-model = Net().eval()
-# here
-with torch.no_grad():
-    model(torch.randn(4, 16))
-"""
-    fast = text.replace(
-        "# here", "import neural_coder.runtime\nneural_coder.runtime.accelerate(model, precision='bf16')"
-    )
-    captured = tmp_path / "captured"
-    run(Project(tmp_path / "a", text).probe("inference", "model(torch.randn(4, 16))").job(capture_to=captured))
-    variant = Project(tmp_path / "b", fast).probe("inference", "model(torch.randn(4, 16))")
-    result = run(variant.job(compare_with=captured))
-    assert result.witness.accelerated == "torch/bf16", result.witness
-    assert result.comparison is not None
-    assert result.comparison.same_inputs
-    assert result.comparison.relative_error is not None
-    assert 1e-4 < result.comparison.relative_error < 0.05
-
-
 def test_scaled_losses_are_recorded_unscaled(tmp_path: Path) -> None:
     text = (
         TRAINING.replace("loss.backward()", "scaler.scale(loss).backward()")
