@@ -36,7 +36,8 @@ def twin(model: torch.nn.Module, dtype: torch.dtype | None = None, *, share_buff
             memo[id(buffer)] = _cast(buffer, cast) if share_buffers else buffer.clone()
         copied: torch.nn.Module = copy.deepcopy(model, memo)
     _forget_hooks(copied)
-    return copied
+    # Flags that are still set belong to modules that ignore them; TorchScript freezes no module in training.
+    return copied.eval()
 
 
 def _parameter(parameter: torch.nn.Parameter, dtype: torch.dtype | None) -> torch.nn.Parameter:

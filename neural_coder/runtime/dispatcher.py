@@ -19,7 +19,7 @@ from neural_coder.runtime import guards
 from neural_coder.runtime.conversion import InputsBefore, RandomState, disagreement, random_state, replaying, twin
 from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine
 from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
-from neural_coder.runtime.kind import Kind
+from neural_coder.runtime.kind import Kind, OtherStructure
 from neural_coder.runtime.memory import shortage
 from neural_coder.runtime.quiet import quiet
 from neural_coder.runtime.structure import Call, tensors_inside
@@ -168,7 +168,8 @@ class Dispatcher:
             return output
         if _object_states(call) != before:  # a second run would change the cache twice and answer wrongly
             raise error
-        output = self._run_original(f"the engine failed ({_words(error)})", call.args, call.kwargs)
+        reason = str(error) if isinstance(error, OtherStructure) else f"the engine failed ({_words(error)})"
+        output = self._run_original(reason, call.args, call.kwargs)
         kind.reason = self._reason  # only here: where the original fails too, the inputs were at fault
         self.complain(self._reason, error)
         return output
@@ -228,7 +229,7 @@ class Dispatcher:
 
     def _watch(self, call: Call) -> tuple[guards.Watch | None, str]:
         """Watch the model, or say why this call proves nothing."""
-        if any(module.training for module in self._model.modules()):
+        if any(map(guards.answers_as_in_training, self._model.modules())):
             return None, "a submodule is in training mode"
         if not self._engine.under_autocast and guards.autocast_state(_device(call)) is not None:
             return None, "autocast is on"

@@ -81,6 +81,25 @@ class CannotWatch(Exception):
     """Changes of this model could not be noticed; the message says why."""
 
 
+_BY_TRAINING = (
+    torch.nn.modules.batchnorm._NormBase,
+    torch.nn.modules.dropout._DropoutNd,
+    torch.nn.MultiheadAttention,
+    torch.nn.RNNBase,
+    torch.nn.RReLU,
+)
+"""Modules of PyTorch whose answers depend on their training flag; all others of `torch.nn.modules` ignore it."""
+
+
+def answers_as_in_training(module: torch.nn.Module) -> bool:
+    """Whether a module may answer otherwise than in evaluation, because its training flag is set.
+
+    A new head on a model that is in evaluation already (`model.eval(); model.fc = nn.Linear(...)`) has the flag, too.
+    """
+    known = type(module).__module__.startswith("torch.nn.modules.")
+    return module.training and (not known or isinstance(module, _BY_TRAINING))
+
+
 class Watch:
     """A model as it was at one moment, cheap to compare with what it is now."""
 

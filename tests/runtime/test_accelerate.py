@@ -661,15 +661,24 @@ def test_a_forward_that_changes_other_inputs_is_left_to_the_original():
 
 
 def test_random_numbers_are_drawn_as_without_acceleration():
-    torch.manual_seed(3)
-    model, x = small(), torch.randn(4, 16)
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    accelerate(model, precision="int8_dynamic")
-    torch.manual_seed(5)
-    with torch.no_grad():
-        model(x)
-    assert torch.equal(torch.rand(3), expected)
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.out(x) + 100 * torch.rand(4)
+
+    model, x, drawn = Noisy().eval(), torch.randn(2, 4), []
+    for run in (lambda: original(model, x), lambda: model(x), lambda: model(x)):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            drawn.append((run(), torch.rand(3)))
+        accelerate(model, precision="int8_dynamic", strict=True)
+    for answer, following in drawn[1:]:
+        assert is_close(answer, drawn[0][0])
+        assert torch.equal(following, drawn[0][1])
+    assert explain(model).engine == "torch"
 
 
 def test_answers_with_new_nan_are_refused():
@@ -715,6 +724,135 @@ def test_nothing_to_quantize_is_said():
     model = accelerate(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), precision="int8_dynamic")
     with torch.no_grad(), pytest.warns(AccelerationWarning, match="no Linear, LSTM or GRU"):
         model(torch.randn(1, 3, 8, 8))
+
+
+def test_an_engine_that_fails_later_warns_once_and_the_original_runs():
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, x):
+            if x.shape[0] == 3 and x.dtype == torch.bfloat16:
+                raise RuntimeError("not with three")
+            return self.out(x)
+
+    model, x = accelerate(Picky().eval(), precision="bf16"), torch.randn(3, 4)
+    with torch.no_grad():
+        model(x[:2])
+        with pytest.warns(AccelerationWarning, match=r"the engine failed \(RuntimeError: not with three\)"):
+            assert torch.equal(model(x), original(model, x))
+        assert torch.equal(model(x), original(model, x))
+    assert "not with three" in explain(model).reason
+
+
+def test_an_answer_of_another_structure_than_the_one_compared_is_not_handed_on():
+    class Deciding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.out(x)
+            return y if x[0, 0] > 0 else (y, y)
+
+    model, x = accelerate(Deciding().eval(), precision="bf16"), torch.ones(2, 4)
+    with torch.no_grad():
+        model(x)
+        with pytest.warns(AccelerationWarning, match="another structure"):
+            answer = model(-x)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(answer, original(model, -x), strict=True))
+
+
+class Store:
+    """A cache, as a language model has."""
+
+    def __init__(self):
+        self.held = []
+
+
+class Storing(nn.Module):
+    """Adds to a store, and then may fail where it computes in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x, store):
+        y = self.out(x)
+        if x.shape[0] == 2 and x.dtype == torch.bfloat16:
+            raise RuntimeError("before")
+        store.held = [*store.held, y]
+        if x.shape[0] == 3 and x.dtype == torch.bfloat16:
+            raise RuntimeError("after")
+        return y
+
+
+def test_a_store_among_the_inputs_is_never_filled_twice():
+    model, store = accelerate(Storing().eval(), precision="bf16", strict=True), Store()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.ones(1, 4), store)
+        assert len(store.held) == 3
+        assert explain(model).calls_accelerated == 3
+        with pytest.raises(RuntimeError, match="after"):
+            model(torch.ones(3, 4), store)
+    assert len(store.held) == 4
+
+
+def test_a_failure_before_the_store_is_filled_is_answered_by_the_original():
+    model, store = accelerate(Storing().eval(), precision="bf16"), Store()
+    with torch.no_grad():
+        model(torch.ones(1, 4), Store())
+        with pytest.warns(AccelerationWarning, match="before"):
+            model(torch.ones(2, 4), store)
+    assert [held.dtype for held in store.held] == [torch.float32]
+
+
+def test_objects_that_cannot_be_looked_into_are_left_to_the_original():
+    class Opaque:
+        __slots__ = ("tensor",)
+
+    class Adding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, x, other):
+            return self.out(x) + other.tensor
+
+    other = Opaque()
+    other.tensor = torch.ones(4)
+    model, x = accelerate(Adding().eval(), precision="bf16"), torch.ones(1, 4)
+    with torch.no_grad():
+        assert torch.equal(model(x, other), original(model, x, other))
+    assert "cannot be looked into" in explain(model).reason
+
+
+def test_traces_are_not_used_under_autocast():
+    model, x = small(), torch.randn(4, 16)
+    accelerate(model, engine="torchscript")
+    with torch.no_grad():
+        model(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert model(x).dtype == torch.bfloat16
+        assert explain(model).reason == "autocast is on"
+        assert model(x).dtype == torch.float32
+    assert explain(model).running == "torchscript/fp32"
+
+
+def test_a_dispatch_mode_sees_the_operations_of_the_original():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def flops():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(x)
+        return counter.get_total_flops()
+
+    model, x = small(), torch.randn(4, 16)
+    expected = flops()
+    ready(accelerate(model, precision="int8_dynamic"), x)
+    assert flops() == expected > 0
 
 
 @each_variant
@@ -857,3 +995,14 @@ def test_memory_that_does_not_suffice_is_refused_before_converting(monkeypatch):
     with torch.no_grad(), pytest.warns(AccelerationWarning, match=r"converting needs about .* GB"):
         model(torch.ones(1, 16))
     assert explain(model).conversion_seconds == 0
+
+
+@pytest.mark.parametrize("engine", ["torch", "torchscript"])
+def test_a_new_head_on_a_model_in_evaluation_is_accelerated(engine):
+    model = Small().eval()
+    model.out = nn.Linear(32, 2)
+    assert model.out.training
+    accelerate(model, engine=engine, precision="bf16")
+    with torch.no_grad():
+        model(torch.randn(2, 16))
+    assert explain(model).running == f"{engine}/bf16"

@@ -84,6 +84,14 @@ def test_generate_gives_valid_tokens_with_its_cache(name, engine, precision):
     assert (told.running, told.calls_accelerated, told.calls_original) == (f"{engine}/{precision}", 16, 0)
 
 
+def test_generate_is_accelerated_in_inference_mode_too():
+    model, given = accelerate(language_model("llama"), precision="bf16", strict=True), tokens()
+    with torch.inference_mode():
+        model.generate(**given, max_new_tokens=3, do_sample=False)
+    assert model.generate(**given, max_new_tokens=3, do_sample=False).shape == (2, 10)
+    assert (explain(model).calls_accelerated, explain(model).calls_original) == (6, 0)
+
+
 @pytest.mark.parametrize(("engine", "precision"), [*TRACED, ("inductor", "fp32")])
 def test_generate_is_left_to_the_original_where_an_engine_takes_no_cache(engine, precision):
     reference, given = language_model("llama"), tokens()

@@ -43,7 +43,9 @@ def test_a_compiled_model_keeps_the_promises(engine, precision):
     if engine == "torchao":
         pytest.importorskip("torchao")
     torch.manual_seed(0)
-    model = accelerate(Labelled().eval(), engine=engine, precision=precision, strict=True)
+    model, fired = Labelled().eval(), []
+    model.register_forward_hook(lambda module, inputs, output: fired.append(type(module)))
+    accelerate(model, engine=engine, precision=precision, strict=True)
     with torch.inference_mode():
         for size in (4, 4, 7):
             x = torch.randn(size, 16)
@@ -53,6 +55,7 @@ def test_a_compiled_model_keeps_the_promises(engine, precision):
             assert is_close(answer["logits"], expected["logits"])
         told = explain(model)
         assert (told.running, told.calls_accelerated, told.calls_original) == (f"{engine}/{precision}", 3, 0)
+        assert fired == [Labelled] * 3
         assert told.graphs >= 1
         assert told.quantized_modules == (2 if engine == "torchao" else 0)
         assert told.dtypes == {"fp32": {"float32"}, "bf16": {"bfloat16"}}.get(precision, {"int8", "float32"})
@@ -79,6 +82,19 @@ def test_compiled_answers_under_autocast_are_those_of_autocast():
     assert exact.dtype == torch.float32
     assert [answer.dtype for answer in rounded] == [torch.bfloat16] * 2
     assert explain(model).calls_accelerated == 3
+
+
+def test_compiling_or_exporting_an_accelerated_model_takes_the_original():
+    torch.manual_seed(0)
+    model, x = Labelled().eval(), torch.randn(4, 16)
+    accelerate(model, precision="bf16", strict=True)
+    with torch.no_grad():
+        expected = original(model, x)["logits"]
+        assert not torch.equal(model(x)["logits"], expected)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x)["logits"], expected)
+        assert torch.equal(torch.export.export(model, (x,)).module()(x)["logits"], expected)
+        assert not torch.equal(model(x)["logits"], expected)
 
 
 def test_nothing_to_quantize_is_said():
