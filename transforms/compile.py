@@ -24,8 +24,10 @@ class Compile(Transform):
     code; it needs gradients to be off, and models that are trained are compiled without it.
 
     The arithmetic stays the same, up to rounding. Needs a C++ compiler; compiling takes seconds to minutes at the first
-    calls, and again when shapes change. After freezing, later changes of the weights go unnoticed. A class with a
-    `compile` method of its own would run that one: use `torch.compile` by hand there.
+    calls, and again when shapes change. A class of `torch.nn` itself (a plain `Sequential`) is left out by
+    `Module.compile()`: the runtime compiles it for inference, and in training it is left alone. After freezing, later
+    changes of the weights go unnoticed. A class with a `compile` method of its own would run that one: use
+    `torch.compile` by hand there.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.compile
     """
@@ -40,6 +42,13 @@ class Compile(Transform):
     promise = 1.3
 
     LEAVES_ALONE = (
+        code("""
+            import torch
+
+            model = torch.nn.Sequential(torch.nn.Linear(3, 1))
+            loss = model(torch.ones(2, 3)).sum()
+            loss.backward()
+        """),
         code("""
             import torch
 
@@ -77,7 +86,11 @@ class Compile(Transform):
             before=code("""
                 import torch
 
-                model = torch.nn.Linear(3, 8)
+                class Net(torch.nn.Linear):
+                    pass
+
+
+                model = Net(3, 8)
                 model.eval()
                 with torch.no_grad():
                     out = model(torch.zeros(1, 3))
@@ -85,7 +98,11 @@ class Compile(Transform):
             after=code("""
                 import torch
 
-                model = torch.nn.Linear(3, 8)
+                class Net(torch.nn.Linear):
+                    pass
+
+
+                model = Net(3, 8)
                 model.eval()
                 model.compile(options={"freezing": True})
                 with torch.no_grad():
@@ -96,7 +113,31 @@ class Compile(Transform):
             before=code("""
                 import torch
 
-                model = torch.nn.Linear(3, 1)
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+            """),
+            after=code("""
+                import torch
+                import neural_coder.runtime
+
+                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                model.eval()
+                model = neural_coder.runtime.accelerate(model, engine="inductor")
+                with torch.no_grad():
+                    out = model(torch.zeros(1, 3))
+            """),
+        ),
+        Example(
+            before=code("""
+                import torch
+
+                class Net(torch.nn.Linear):
+                    pass
+
+
+                model = Net(3, 1)
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
                 for _ in range(3):
                     optimizer.zero_grad()
@@ -107,7 +148,11 @@ class Compile(Transform):
             after=code("""
                 import torch
 
-                model = torch.nn.Linear(3, 1)
+                class Net(torch.nn.Linear):
+                    pass
+
+
+                model = Net(3, 1)
                 model.compile()
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
                 for _ in range(3):
@@ -142,14 +187,22 @@ class Compile(Transform):
             if reason or model.ready is None:
                 yield self.leave(model.line, reason)
             elif self._may_freeze(model, facts):
-                alone = f'{model.name}.compile(options={{"freezing": True}})' if model.kind == "module" else ""
+                in_place = model.kind == "module" and not self._skipped_by_pytorch(model)
+                alone = f'{model.name}.compile(options={{"freezing": True}})' if in_place else ""
                 words = f"{model.name} is compiled with frozen weights"
                 yield Accelerate(at=model.ready, name=model.name, reason=words, engine="inductor", alone=alone)
+            elif self._skipped_by_pytorch(model):
+                yield self.leave(model.line, f"Module.compile() does nothing for {model.qualified_name} itself")
             elif model.kind == "module":
                 words = f"{model.name} is compiled and stays trainable"
                 yield InsertAfter(at=model.ready, code=f"{model.name}.compile()", reason=words, imports=())
             else:
                 yield self.leave(model.line, f"{model.name} is a pipeline in a script that trains")
+
+    @staticmethod
+    def _skipped_by_pytorch(model: Model) -> bool:
+        """Whether the forward is PyTorch's own code, which dynamo does not start at when `Module.compile()` is used."""
+        return model.qualified_name.startswith("torch.nn.")
 
     @staticmethod
     def _may_freeze(model: Model, facts: Analysis) -> bool:

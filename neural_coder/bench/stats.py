@@ -132,9 +132,7 @@ def interval(values: Sequence[float]) -> Interval | None:
         return None
     middle = statistics.median(usable)
     if len(usable) < MINIMUM_ROUNDS:
-        return Interval(
-            median=middle, low=min(usable) / (1 + ASSUMED_NOISE), high=max(usable) * (1 + ASSUMED_NOISE)
-        )
+        return Interval(median=middle, low=min(usable) / (1 + ASSUMED_NOISE), high=max(usable) * (1 + ASSUMED_NOISE))
     logs = [math.log(value) for value in usable]
     spread = max(statistics.stdev(logs), SMALLEST_NOISE)
     half = _student(len(logs) - 1) * spread / math.sqrt(len(logs))
