@@ -72,6 +72,9 @@ class Expressions(Objects):
         return value
 
     def _free_name(self, name: str, frame: Frame) -> Value:
+        found = self.from_star_files(name, frame.module)
+        if found is not None:
+            return found
         stars = frame.module.star_imports
         candidates = [f"{package}.{name}" for package in stars]
         for candidate in candidates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.values import UNKNOWN, ClassInfo, FunctionInfo, Thing, Value, join
@@ -36,6 +37,8 @@ class Frame:
     """Functions were defined here that may read these names later."""
     star_imports: list[str] = field(default_factory=list)
     """Packages outside the project of which everything was imported by `*`."""
+    star_files: list[Path] = field(default_factory=list)
+    """Project files of which everything was imported by `*`, and which have not been run yet."""
     deferred: list[ast.stmt] = field(default_factory=list)
     """Statements for type checkers, run when the file has been run."""
     loaders: list[frozenset[ast.AST]] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from pathlib import Path
 
@@ -38,6 +39,10 @@ from neural_coder.analysis.values import (
 from neural_coder.errors import UserError
 from neural_coder.records import Evidence
 
+log = logging.getLogger(__name__)
+
+MAX_FILES = 200
+"""Project files to run for one analysis; further ones are taken for empty."""
 _MAX_CANDIDATES = 12
 
 
@@ -52,10 +57,7 @@ class Objects(Machine):
             return self.modules[path]
         path = path.resolve()
         if path not in self.modules:
-            try:
-                parsed = self.project.parsed(path)
-            except UserError:
-                parsed = self.project.empty(path)
+            parsed = self._parsed(path)
             frame = self.modules[path] = Frame(parsed=parsed)
             kept = self.stack, self.grad, self.autocast, self.model_calls
             self.stack, self.grad, self.autocast, self.model_calls = [], True, False, []
@@ -65,6 +67,15 @@ class Objects(Machine):
             finally:
                 self.stack, self.grad, self.autocast, self.model_calls = kept
         return self.modules[path]
+
+    def _parsed(self, path: Path) -> Parsed:
+        if len(self.modules) >= MAX_FILES and path not in self.reported:
+            return self.project.empty(path)
+        try:
+            return self.project.parsed(path)
+        except UserError as error:
+            log.debug("%s taken for empty: %s", path, error)
+            return self.project.empty(path)
 
     def resolve(self, value: Value) -> Value:
         """The value with names of project files looked up; a name that is not there yet stays an import."""
@@ -77,7 +88,8 @@ class Objects(Machine):
         return join(found)
 
     def _look_up(self, thing: Import) -> Value:
-        value = self.module_frame(thing.path).names.get(thing.name)
+        frame = self.module_frame(thing.path)
+        value = frame.names.get(thing.name) or self.from_star_files(thing.name, frame)
         if value is not None:
             return value if value == of(thing) else self.resolve(value)
         found = self._submodule(thing.path, thing.name)
@@ -218,13 +230,24 @@ class Objects(Machine):
                 results.append(of(part, flows=member.flows))
         return join(results) if results else member
 
+    def from_star_files(self, name: str, frame: Frame) -> Value | None:
+        """A name that a file may have by `from module import *`, from modules that have not been run yet."""
+        for path in frame.star_files:
+            if name in self.project.source(path).text:
+                found = self.module_frame(path).names.get(name)
+                if found is not None:
+                    return self.resolve(found)
+        return None
+
     def _module_attribute(self, thing: FileModule, name: str) -> Value:
         if name == "__dict__":
             return self.candidates(thing)
         if thing.path.suffix == ".py":
-            found = self.module_frame(thing.path).names.get(name)
+            frame = self.module_frame(thing.path)
+            found = frame.names.get(name)
+            found = self.from_star_files(name, frame) if found is None else self.resolve(found)
             if found is not None:
-                return self.resolve(found)
+                return found
         return self._submodule(thing.path, name)
 
     def _submodule(self, package: Path, name: str) -> Value:
@@ -476,7 +499,10 @@ class Objects(Machine):
         callee = self.facts.resolved.get(source, "")
         if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
             return value
-        strength = looks_like_model(target, frame.parsed)
+        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
+        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
+            scope = frame.info.owner.node
+        strength = looks_like_model(target, scope, frame.parsed)
         if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
             return value
         evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")

@@ -339,10 +339,14 @@ class Statements(Calling):
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:
             if isinstance(thing, FileModule) and thing.path.suffix == ".py":
+                if len(self.modules) >= EAGER_FILES and thing.path not in self.modules:
+                    frame.module.star_files.append(thing.path)
+                    continue
                 imported = self.module_frame(thing.path)
                 names = {name: value for name, value in imported.names.items() if not name.startswith("_")}
                 frame.names.update(names)
                 frame.module.star_imports.extend(imported.star_imports)
+                frame.module.star_files.extend(imported.star_files)
             elif isinstance(thing, Outside):
                 frame.module.star_imports.append(thing.name)
 

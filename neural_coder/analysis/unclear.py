@@ -26,7 +26,9 @@ def find_unclear(facts: Facts, parsed: Parsed) -> tuple[Unclear, ...]:
         name = dotted(target)
         if not name or (name, parsed.scope(node)) in bound or _is_explained(facts, node.value):
             continue
-        if looks_like_model(target, parsed) == 1 and not catalogue.LOSS_VARIABLES.search(name):
+        if looks_like_model(
+            target, parsed.function(node) or parsed.tree, parsed
+        ) == 1 and not catalogue.LOSS_VARIABLES.search(name):
             reason = f"`{name}` is called like a model, but what `{parsed.text(node.value.func)}` gives is not known"
             found.append(Unclear(line=node.lineno, text=parsed.text(node.value.func), reason=reason))
     for binding in facts.bindings.values():

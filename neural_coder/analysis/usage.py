@@ -27,28 +27,23 @@ def named_like_model(name: str) -> bool:
     return bool(_MODEL_NAME.search(name.rpartition(".")[2]))
 
 
-def looks_like_model(target: ast.expr, parsed: Parsed) -> int:
+def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed) -> int:
     """How much the uses of a target in its scope speak for a module.
+
+    Args:
+        target: A name, or an attribute such as `self.model`.
+        scope: The function, class or file in which its uses are looked at.
+        parsed: The file.
 
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(dotted(target), _scope(target, parsed), parsed)
+    return _strength(dotted(target), scope, parsed)
 
 
 def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed) -> int:
     """The same for a parameter of a function."""
     return _strength(name, function, parsed)
-
-
-def _scope(target: ast.expr, parsed: Parsed) -> ast.AST:
-    function = parsed.function(target)
-    if isinstance(target, ast.Name):
-        return function or parsed.tree
-    for parent in parsed.ancestors(target):
-        if isinstance(parent, ast.ClassDef):
-            return parent
-    return function or parsed.tree
 
 
 def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
