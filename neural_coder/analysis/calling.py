@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
-from neural_coder.analysis.machine import MAX_DEPTH
+from neural_coder.analysis.machine import MAX_DEPTH, Outcome
 from neural_coder.analysis.usage import parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
@@ -33,6 +34,7 @@ from neural_coder.analysis.values import (
     join,
     models_in,
     of,
+    replaced,
     with_flows,
 )
 from neural_coder.records import Evidence
@@ -210,6 +212,7 @@ class Calling(Libraries):
             model = BuiltModel(node, frame.parsed, evidence, self.qualified(info), "project", layers_known=True)
             self.facts.models[node] = model
         model.classes.add(info)
+        self.fresh[-1].add(node)
         thing = ModelObject(node)
         for name in self.outside_bases(info):
             entry = catalogue.builder(name)
@@ -272,15 +275,32 @@ class Calling(Libraries):
         loaders = frame.loaders[-1] if frame.loaders else frozenset()
         key = self._key(function, arguments, keywords, frame, loaders)
         known = self.outcomes.get(key)
-        if known is None or known[4] != self.heap_version:
+        if known is None or known.heap_version != self.heap_version:
             known = self._outcome(function, arguments, keywords, frame, loaders)
             self.outcomes[key] = known
-        value, forward, backward, layers, _ = known
-        self.ran_forward |= forward
-        self.ran_backward |= backward
+        self.ran_forward |= known.ran_forward
+        self.ran_backward |= known.ran_backward
         for outer in self.layer_sets[-1:]:
-            outer |= layers
-        return value
+            outer |= known.layers
+        self.fresh[-1].update(known.fresh)
+        return self._seen_by_caller(known, node, frame) if node is not None else known.value
+
+    def _seen_by_caller(self, known: Outcome, node: ast.Call, frame: Frame) -> Value:
+        """Models that a function built are others for each of its callers: one may train, one may not."""
+        built = [thing for thing in models_in(known.value) if thing.site in known.fresh]
+        views: dict[Thing, Thing] = {}
+        for thing in built:
+            key = (node, thing.site)
+            if key not in self.views:
+                self.views[key] = ast.copy_location(ast.Pass(), node)
+            site = self.views[key]
+            old = self.facts.model(thing)
+            if site not in self.facts.models:
+                self.facts.models[site] = replace(old, site=site, parsed=frame.parsed, origin=old, consumed=False)
+                self.facts.models[site].traits = set(old.traits)
+            self.fresh[-1].add(site)
+            views[thing] = ModelObject(site)
+        return replaced(known.value, views) if views else known.value
 
     def _key(
         self, function: Function, arguments: Arguments, keywords: Keywords, frame: Frame, loaders: frozenset[ast.AST]
@@ -302,7 +322,7 @@ class Calling(Libraries):
         keywords: Keywords,
         caller: Frame,
         loaders: frozenset[ast.AST],
-    ) -> tuple[Value, bool, bool, frozenset[str], int]:
+    ) -> Outcome:
         info = function.info
         frame = Frame(parsed=info.parsed, parent=info.closure, info=info)
         frame.loaders.append(loaders)
@@ -314,16 +334,19 @@ class Calling(Libraries):
         self.autocast = self.autocast or info.autocast
         self.call_depth += 1
         layers: set[str] = set()
+        fresh: set[ast.AST] = set()
         self.layer_sets.append(layers)
+        self.fresh.append(fresh)
         try:
             value = self._run_body(info, frame)
         finally:
             self.layer_sets.pop()
+            self.fresh.pop()
             self.call_depth -= 1
             self.grad, self.autocast = kept[2:]
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward, self.ran_backward = kept[:2]
-        return value, forward, backward, frozenset(layers), self.heap_version
+        return Outcome(value, forward, backward, frozenset(layers), frozenset(fresh), self.heap_version)
 
     def _run_body(self, info: FunctionInfo, frame: Frame) -> Value:
         if isinstance(info.node, ast.Lambda):

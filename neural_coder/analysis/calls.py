@@ -40,8 +40,7 @@ def note_inference(facts: Facts) -> None:
     """Mark the models that are run outside of training."""
     for call in facts.forwards.values():
         if not is_training(call) and is_site(facts, call):
-            for site in call.models:
-                facts.models[site].inferred = True
+            facts.mark_inferred(call.models)
 
 
 def find_calls(facts: Facts, parsed: Parsed) -> tuple[Call, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,15 @@ class BuiltModel:
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
     known_class: bool = True
+    origin: BuiltModel | None = None
+    """For what a function built and gave to one of its callers: the model inside the function."""
+
+    def family(self) -> Iterator[BuiltModel]:
+        """This model and those that it is another view of."""
+        current: BuiltModel | None = self
+        while current is not None:
+            yield current
+            current = current.origin
 
 
 @dataclass(slots=True, eq=False)
@@ -139,3 +149,15 @@ class Facts:
     def model(self, thing: ModelObject) -> BuiltModel:
         """What is known about a model."""
         return self.models[thing.site]
+
+    def mark_trained(self, sites: Iterable[ast.AST]) -> None:
+        """Note that models are trained."""
+        for site in sites:
+            for model in self.models[site].family():
+                model.trained = True
+
+    def mark_inferred(self, sites: Iterable[ast.AST]) -> None:
+        """Note that models are run outside of training."""
+        for site in sites:
+            for model in self.models[site].family():
+                model.inferred = True

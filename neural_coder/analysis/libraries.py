@@ -150,6 +150,7 @@ class Libraries(Noting):
                     copied.known_class, copied.layers_known = old.known_class, old.layers_known
                     self.facts.models[node] = copied
                 new = self.facts.models[node]
+                self.fresh[-1].add(node)
                 new.classes |= old.classes
                 new.layers |= old.layers
         return Value(frozenset(things), value.flows)
@@ -260,6 +261,7 @@ class Libraries(Noting):
             self.adopt(of(ModelObject(node)), value)
         for outer in self.layer_sets[-1:]:
             outer |= model.layers
+        self.fresh[-1].add(node)
         return of(ModelObject(node))
 
     def _build(self, name: str, node: ast.Call, frame: Frame) -> Value | None:
@@ -289,6 +291,7 @@ class Libraries(Noting):
             )
         for outer in self.layer_sets[-1:]:
             outer |= entry.layers or set()
+        self.fresh[-1].add(node)
         return ModelObject(node)
 
     def _tuple_of_model(self, name: str, node: ast.Call, frame: Frame) -> Value:
@@ -494,8 +497,7 @@ class Libraries(Noting):
                 )
                 return UNKNOWN
             case "trainer", ("evaluate" | "predict" | "test" | "validate"):
-                for model in thing.models | models_in(join(everything)):
-                    self.facts.model(model).inferred = True
+                self.facts.mark_inferred({model.site for model in thing.models | models_in(join(everything))})
                 return UNKNOWN
             case ("loss", _) if name in {"to", "cuda", "cpu", "eval", "train", "half", "float"}:
                 return of(thing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,18 @@ from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObj
 MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
 MAX_DEPTH = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What running a function gave and did."""
+
+    value: Value
+    ran_forward: bool
+    ran_backward: bool
+    layers: frozenset[str]
+    fresh: frozenset[ast.AST]
+    heap_version: int
 
 
 class Machine(ABC):
@@ -45,6 +58,10 @@ class Machine(ABC):
         self.ran_backward = False
         self.layer_sets: list[set[str]] = []
         """One for each module that is being built: the layers that it turns out to hold."""
+        self.fresh: list[set[ast.AST]] = [set()]
+        """One for each running function: the models that it has built, itself or by what it called."""
+        self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
+        """For a call and a model that was built in it: what stands for the model outside."""
         self.modules: dict[Path, Frame] = {}
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
         self.functions: dict[ast.AST, FunctionInfo] = {}
@@ -56,7 +73,7 @@ class Machine(ABC):
         """Counts changes to what functions may read beyond their arguments."""
         self.call_depth = 0
         self.nesting = 0
-        self.outcomes: dict[tuple[object, ...], tuple[Value, bool, bool, frozenset[str], int]] = {}
+        self.outcomes: dict[tuple[object, ...], Outcome] = {}
         self.handed: set[ast.AST] = set()
         self.handed_partials: set[Thing] = set()
 

@@ -14,7 +14,12 @@ from neural_coder.records import Evidence, Model
 def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     """The bindings that count as models, each with the models that it may bind."""
     found = []
-    bound = {site for binding in facts.bindings.values() for site in binding.sites}
+    bound = {
+        model.site
+        for binding in facts.bindings.values()
+        for site in binding.sites
+        for model in facts.models[site].family()
+    }
     extra = [binding for binding in facts.aliases.values() if not binding.sites & bound]
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]

@@ -72,8 +72,7 @@ class Noting(Expressions):
             forward.feeds_training = True
             return
         forward.training = True
-        for site in forward.models:
-            self.facts.models[site].trained = True
+        self.facts.mark_trained(forward.models)
 
     def note_step(self, node: ast.Call, frame: Frame, evidence: Evidence) -> None:
         """An optimizer's step."""
@@ -83,7 +82,7 @@ class Noting(Expressions):
         """A call that trains as a whole."""
         self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "fit", evidence))
         for thing in models_in(join(models)):
-            self.facts.model(thing).trained = True
+            self.facts.mark_trained({thing.site})
 
     def note_numpy(self, flows: frozenset[Flow]) -> None:
         """Values are turned into NumPy arrays, which know no bfloat16."""

@@ -515,6 +515,7 @@ class Objects(Machine):
             self.facts.models[source] = BuiltModel(
                 source, frame.parsed, evidence, callee, library, layers_known=False, known_class=False
             )
+        self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
 
     def inferred_module(self, source: ast.Call, frame: Frame) -> bool:

@@ -64,7 +64,8 @@ class _Search:
 
     def _is_bound_elsewhere(self, site: ast.AST) -> bool:
         return any(
-            site in other.sites and other.parsed.function(other.statement) is not self.function
+            other.parsed.function(other.statement) is not self.function
+            and any(model.site is site for mine in other.sites for model in self.facts.models[mine].family())
             for other in self.facts.bindings.values()
         )
 

@@ -25,8 +25,7 @@ def assume_lost_training(facts: Facts) -> None:
             if call.grad and call.parsed is backward.parsed and _loop_or_function(call.parsed, call.node) is region:
                 call.training = True
                 backward.forwards.add(call.node)
-                for site in call.models:
-                    facts.models[site].trained = True
+                facts.mark_trained(call.models)
 
 
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:

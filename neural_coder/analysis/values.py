@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -261,6 +261,19 @@ def models_in(value: Value, depth: int = 3) -> frozenset[ModelObject]:
         elif depth and isinstance(thing, Many):
             found |= models_in(thing.item, depth - 1)
     return frozenset(found)
+
+
+def replaced(value: Value, views: Mapping[Thing, Thing]) -> Value:
+    """The value with some things, also inside containers, exchanged for others."""
+    things: set[Thing] = set()
+    for thing in value.things:
+        if isinstance(thing, Items):
+            things.add(Items(tuple(replaced(item, views) for item in thing.values)))
+        elif isinstance(thing, Many):
+            things.add(Many(replaced(thing.item, views)))
+        else:
+            things.add(views.get(thing, thing))
+    return Value(frozenset(things), value.flows)
 
 
 def item_of(value: Value, index: int | None = None, length: int | None = None) -> Value:
