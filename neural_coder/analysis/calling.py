@@ -8,8 +8,8 @@ from dataclasses import replace
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.libraries import Libraries
 from neural_coder.analysis.machine import MAX_DEPTH, Outcome
+from neural_coder.analysis.methods import Methods
 from neural_coder.analysis.usage import parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
@@ -43,7 +43,7 @@ Arguments = list[Value]
 Keywords = dict[str, Value]
 
 
-class Calling(Libraries):
+class Calling(Methods):
     """The part of the interpreter that runs calls."""
 
     def call(self, node: ast.Call, frame: Frame) -> Value:

@@ -7,8 +7,8 @@ import builtins
 from collections.abc import Iterable
 
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.bindings import Bindings
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.objects import Objects
 from neural_coder.analysis.syntax import FunctionNode
 from neural_coder.analysis.values import (
     UNKNOWN,
@@ -32,7 +32,7 @@ _SHAPES = frozenset({"shape", "ndim", "dtype", "device", "requires_grad", "is_cu
 _MAX_ITEMS = 40
 
 
-class Expressions(Objects):
+class Expressions(Bindings):
     """The part of the interpreter that evaluates expressions."""
 
     def evaluate(self, node: ast.expr, frame: Frame) -> Value:

@@ -40,7 +40,6 @@ class BuiltModel:
     """It became part of another module."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
-    known_class: bool = True
     origin: BuiltModel | None = None
     """For what a function built and gave to one of its callers: the model inside the function."""
 

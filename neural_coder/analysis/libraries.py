@@ -12,11 +12,9 @@ from neural_coder.analysis.noting import Noting
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
-    Constant,
     FileModule,
     Flow,
     Function,
-    Instance,
     Items,
     Many,
     ModelObject,
@@ -24,14 +22,12 @@ from neural_coder.analysis.values import (
     Outside,
     Partial,
     Value,
-    all_flows,
     constant,
     detached,
     item_of,
     join,
     models_in,
     of,
-    with_flows,
 )
 from neural_coder.records import Evidence
 
@@ -147,7 +143,7 @@ class Libraries(Noting):
                 things.add(ModelObject(node))
                 if node not in self.facts.models:
                     copied = BuiltModel(node, frame.parsed, old.evidence, old.qualified_name, old.library, old.kind)
-                    copied.known_class, copied.layers_known = old.known_class, old.layers_known
+                    copied.layers_known = old.layers_known
                     self.facts.models[node] = copied
                 new = self.facts.models[node]
                 self.fresh[-1].add(node)
@@ -301,221 +297,3 @@ class Libraries(Noting):
         if length == 0:
             return of(Items((of(Many(thing)), UNKNOWN, UNKNOWN)))
         return of(Items((thing, *[UNKNOWN] * (length - 1))))
-
-    # --- methods ----------------------------------------------------------------------------------------------------
-
-    def method(
-        self,
-        node: ast.Call,
-        callee: ast.Attribute,
-        receiver: Value,
-        function: Value,
-        arguments: list[Value],
-        keywords: dict[str, Value],
-        frame: Frame,
-    ) -> Value | None:
-        """What a method call gives, where its receiver or its name tell; None where calling the attribute does."""
-        everything = [*arguments, *keywords.values()]
-        flows = frozenset().union(receiver.flows, *(all_flows(value) for value in everything))
-        own = any(isinstance(thing, Function | Class | Outside) for thing in function.things)
-        models = [thing for thing in receiver.things if isinstance(thing, ModelObject)]
-        if models:
-            results = [
-                self.model_method(thing, node, callee.attr, arguments, keywords, flows, frame) for thing in models
-            ]
-            return join(results)
-        for thing in receiver.things:
-            if isinstance(thing, Object):
-                known = self._object_method(thing, node, callee.attr, arguments, keywords, flows, frame)
-                if known is not None:
-                    return known
-            if isinstance(thing, Instance) and not own:
-                known = self._framework_method(thing, node, callee.attr, everything, flows, frame)
-                if known is not None:
-                    return known
-        if own:
-            return None
-        return self._method_by_name(node, callee, receiver, arguments, flows, frame)
-
-    def _method_by_name(
-        self,
-        node: ast.Call,
-        callee: ast.Attribute,
-        receiver: Value,
-        arguments: list[Value],
-        flows: frozenset[Flow],
-        frame: Frame,
-    ) -> Value | None:
-        name = callee.attr
-        if name in {"backward", "manual_backward"} and self.is_backward(name, receiver, arguments, frame):
-            confidence = 0.97 if flows else 0.8
-            self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=confidence))
-            return UNKNOWN
-        if name == "step" and self.named_like_optimizer(callee.value):
-            self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
-            self.hand_over(arguments, frame)
-            return UNKNOWN
-        simple = self._tensor_method(name, receiver, flows)
-        if simple is not None:
-            return simple
-        if name in {"append", "add", "insert", "extend", "put", "push", "appendleft", "setdefault", "register"}:
-            value = join(arguments)
-            self.adopt(receiver, value)
-            self.put_into(callee.value, item_of(value) if name == "extend" else value, frame)
-            return UNKNOWN
-        if name == "update" and isinstance(callee.value, ast.Name):
-            self.add_flows(callee.value, all_flows(join(arguments)), frame)
-        if name in {"items", "values", "get", "pop", "popitem", "copy"} and receiver.things:
-            item = item_of(receiver)
-            if name == "items":
-                return of(Many(of(Items((UNKNOWN, item)))))
-            return of(Many(item)) if name in {"values", "copy"} else join([item, *arguments[1:]])
-        return None
-
-    def _tensor_method(self, name: str, receiver: Value, flows: frozenset[Flow]) -> Value | None:
-        if receiver.things and not any(isinstance(thing, Items | Many | Constant) for thing in receiver.things):
-            return None
-        if name == "numpy":
-            self.note_numpy(flows)
-        if name in {"detach", "detach_"}:
-            return Value(frozenset(), detached(flows))
-        if name in {"item", "numpy", "tolist", "argmax", "argmin", "argsort", "long", "int"}:
-            return Value(frozenset(), detached(flows, converted=True))
-        if name in {"float", "double"}:
-            return Value(frozenset(), frozenset(Flow(flow.call, flow.detached, True) for flow in flows))
-        return None
-
-    def model_method(
-        self,
-        thing: ModelObject,
-        node: ast.Call,
-        name: str,
-        arguments: list[Value],
-        keywords: dict[str, Value],
-        flows: frozenset[Flow],
-        frame: Frame,
-    ) -> Value:
-        """What a method of a model gives; methods that run it forward are sites."""
-        model = self.facts.model(thing)
-        if name in {"__call__", "forward"}:
-            return self.run_model(thing, node, frame, flows)
-        member = self.member_of(thing, name)
-        if member is not None and member.things:
-            return self._run_member(thing, member, node, arguments, keywords, frame, flows)
-        self.note_traits(model, node, name, arguments, keywords)
-        if name in catalogue.SELF_METHODS:
-            return of(thing)
-        if name == "backward":
-            self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
-            return UNKNOWN
-        if name in {"manual_backward"}:
-            self.note_backward(node, flows, frame, Evidence(known_by="catalogue", confidence=0.95))
-            return UNKNOWN
-        if name in {"add_module", "register_module", "append", "extend", "insert"}:
-            self.adopt(of(thing), join(arguments))
-            return of(thing) if name == "append" else UNKNOWN
-        if (
-            model.kind == "pipeline"
-            and name in {"train", "fit"}
-            and model.library in {"ultralytics", "sentence_transformers"}
-        ):
-            self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
-            return UNKNOWN
-        methods = catalogue.PIPELINE_METHODS if model.kind == "pipeline" else catalogue.INFERENCE_METHODS
-        if name in methods and self.has_outside_class(model):
-            return self.run_model(thing, node, frame, flows)
-        return Value(frozenset(), flows)
-
-    def _run_member(
-        self,
-        thing: ModelObject,
-        member: Value,
-        node: ast.Call,
-        arguments: list[Value],
-        keywords: dict[str, Value],
-        frame: Frame,
-        flows: frozenset[Flow],
-    ) -> Value:
-        """Run a method that the project wrote for its model and see what it does inside."""
-        if not any(isinstance(part, Function) for part in member.things):
-            return self.call_value(member, arguments, keywords, node, frame)
-        if thing == frame.self_thing:
-            return self.call_value(member, arguments, keywords, node, frame)
-        forward, backward = self.ran_forward, self.ran_backward
-        self.ran_forward = self.ran_backward = False
-        self.model_calls.append(node)
-        try:
-            result = self.call_value(member, arguments, keywords, node, frame)
-        finally:
-            self.model_calls.pop()
-        ran, trained = self.ran_forward, self.ran_backward
-        self.ran_forward, self.ran_backward = forward or ran, backward or trained
-        if trained:
-            self.facts.fits.add(node)
-            self.note_fit(node, frame, [of(thing)], Evidence(known_by="project", confidence=0.9))
-        elif ran:
-            call = self.note_forward(node, thing, frame)
-            return with_flows(result, flows | {Flow(call.node, detached=not self.grad)})
-        return result
-
-    def _object_method(
-        self,
-        thing: Object,
-        node: ast.Call,
-        name: str,
-        arguments: list[Value],
-        keywords: dict[str, Value],
-        flows: frozenset[Flow],
-        frame: Frame,
-    ) -> Value | None:
-        everything = [*arguments, *keywords.values()]
-        step = Evidence(known_by="import", confidence=0.99)
-        match thing.kind, name:
-            case "optimizer", "step":
-                self.hand_over(everything, frame)
-                self.note_step(node, frame, step)
-                return UNKNOWN
-            case ("scaler", "step"):
-                self.note_step(node, frame, step)
-                return UNKNOWN
-            case "scaler", "scale":
-                return Value(frozenset(), flows)
-            case "accelerator", "backward":
-                self.note_backward(node, flows, frame, step)
-                return UNKNOWN
-            case "accelerator", ("prepare" | "prepare_model" | "setup" | "setup_module" | "setup_dataloaders"):
-                for model in models_in(join(everything)):
-                    self.facts.model(model).traits.add("accelerate")
-                return arguments[0] if len(arguments) == 1 else of(Items(tuple(arguments)))
-            case "accelerator", "unwrap_model":
-                return arguments[0] if arguments else UNKNOWN
-            case "accelerator", "autocast":
-                return of(Object("autocast"))
-            case "trainer", _ if name in catalogue.FIT_METHODS:
-                self.note_fit(
-                    node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95)
-                )
-                return UNKNOWN
-            case "trainer", ("evaluate" | "predict" | "test" | "validate"):
-                self.facts.mark_inferred({model.site for model in thing.models | models_in(join(everything))})
-                return UNKNOWN
-            case ("loss", _) if name in {"to", "cuda", "cpu", "eval", "train", "half", "float"}:
-                return of(thing)
-            case ("loader", "__iter__"):
-                return of(thing)
-            case (("no_grad" | "inference_mode" | "autocast"), "__enter__"):
-                return UNKNOWN
-        return None
-
-    def _framework_method(
-        self, thing: Instance, node: ast.Call, name: str, everything: list[Value], flows: frozenset[Flow], frame: Frame
-    ) -> Value | None:
-        """Methods that a project class has from a trainer of a library."""
-        if name == "manual_backward":
-            self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.9))
-            return UNKNOWN
-        if name in catalogue.FIT_METHODS and self.has_base(thing.info, catalogue.TRAINERS):
-            held = thing.info.attributes.get("model", UNKNOWN)
-            self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
-            return UNKNOWN
-        return None

@@ -53,7 +53,7 @@ def find_optimizers(facts: Facts, parsed: Parsed) -> tuple[Optimizer, ...]:
                     line=site.lineno,
                     call=parsed.span(site),
                     scope=parsed.scope(site),
-                    qualified_name=built.qualified_name,
+                    qualified_name="" if "?" in built.qualified_name else built.qualified_name,
                     arguments=parsed.arguments(site),
                     evidence=built.evidence,
                 )

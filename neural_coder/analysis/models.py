@@ -57,7 +57,7 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
         line=span.line,
         statement=span,
         scope=parsed.scope(binding.statement),
-        qualified_name=first.qualified_name if len(names) == 1 else "",
+        qualified_name=first.qualified_name if len(names) == 1 and "?" not in first.qualified_name else "",
         library=first.library if len(libraries) == 1 else "",
         kind=first.kind,
         ready=parsed.span(ready) if ready is not None else None,

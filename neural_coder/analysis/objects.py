@@ -8,16 +8,14 @@ import re
 from pathlib import Path
 
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.facts import Binding, BuiltModel
+from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import Machine
 from neural_coder.analysis.syntax import Parsed, dotted
-from neural_coder.analysis.usage import looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
     ClassInfo,
-    Constant,
     FileModule,
     Function,
     Import,
@@ -338,7 +336,6 @@ class Objects(Machine):
                 parsed,
                 evidence or Evidence(known_by="name", confidence=0.6, note=note),
                 placeholder=True,
-                known_class=False,
                 layers_known=False,
             )
         return ModelObject(key)
@@ -401,129 +398,3 @@ class Objects(Machine):
                 elif catalogue.LOADERS.fullmatch(thing.name):
                     found.append(of(Object("loader")))
         return join(found)
-
-    # --- bindings ---------------------------------------------------------------------------------------------------
-
-    def bound_value(
-        self,
-        target: ast.Name | ast.Attribute,
-        value: Value,
-        frame: Frame,
-        statement: ast.stmt,
-        source: ast.expr | None,
-        base: Value = UNKNOWN,
-    ) -> Value:
-        """Note what a statement binds; returns the value, with what the binding itself tells about it."""
-        if source is None:
-            return value
-        name = dotted(target)
-        if not value.things and isinstance(source, ast.Call):
-            value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
-        if not name:
-            return value
-        self._note_models(target, name, value, frame, statement, source, base)
-        for thing in value.things:
-            if isinstance(thing, Object) and thing.site is not None and thing not in frame.read_objects:
-                if thing.kind == "optimizer":
-                    self.facts.optimizer_names.setdefault(thing.site, name)
-                elif thing.kind == "loader":
-                    self._note_loader(target, name, thing.site, frame, statement, source)
-            elif isinstance(thing, Instance) and thing.site in self.facts.loaders and thing not in frame.read_objects:
-                self._note_loader(target, name, thing.site, frame, statement, source)
-        return value
-
-    def _note_loader(
-        self, target: ast.expr, name: str, site: ast.AST, frame: Frame, statement: ast.stmt, source: ast.expr
-    ) -> None:
-        binding = self.facts.loader_bindings.setdefault(
-            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
-        )
-        binding.sites.add(site)
-
-    def _note_models(
-        self,
-        target: ast.expr,
-        name: str,
-        value: Value,
-        frame: Frame,
-        statement: ast.stmt,
-        source: ast.expr,
-        base: Value,
-    ) -> None:
-        fresh = {
-            thing
-            for thing in value.things
-            if isinstance(thing, ModelObject) and thing not in frame.read_objects and not self._is_foreign(thing)
-        }
-        if any(isinstance(thing, ModelObject) for thing in base.things) or self._inside_module(frame):
-            return
-        if not fresh:
-            self._note_alias(target, name, value, frame, statement, source)
-            return
-        binding = self.facts.bindings.setdefault(
-            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
-        )
-        binding.sites.update(thing.site for thing in fresh)
-
-    def _note_alias(
-        self, target: ast.expr, name: str, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr
-    ) -> None:
-        """`self.model = model` counts where the model was built right in the call that passed it."""
-        built = [thing for thing in models_in(value, 0) if not self._is_foreign(thing)]
-        if built and isinstance(target, ast.Attribute) and frame.info is not None:
-            binding = Binding(frame.parsed, statement, name, target, value=source)
-            self.facts.aliases.setdefault((statement, name), binding).sites.update(thing.site for thing in built)
-
-    def _is_foreign(self, thing: ModelObject) -> bool:
-        return self.facts.model(thing).placeholder
-
-    def _inside_module(self, frame: Frame) -> bool:
-        if frame.class_info is not None and self.module_evidence(frame.class_info):
-            return True
-        owner = frame.info.owner if frame.info is not None and frame.info.kind == "method" else None
-        return isinstance(frame.self_thing, ModelObject) or (owner is not None and bool(self.module_evidence(owner)))
-
-    def _rebound(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value | None:
-        """`model = wrap(model)` by a function that nothing is known about: taken to give the model back."""
-        name = dotted(target)
-        given = [*source.args, *(keyword.value for keyword in source.keywords)]
-        if not name or not any(dotted(argument) == name for argument in given):
-            return None
-        kept = frozenset(
-            thing for thing in self.evaluate(target, frame).things if isinstance(thing, ModelObject | Object)
-        )
-        return Value(kept, value.flows) if kept else None
-
-    def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
-        """A call that nothing explains: what is done with its result may tell that it is a model."""
-        callee = self.facts.resolved.get(source, "")
-        if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
-            return value
-        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
-        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
-            scope = frame.info.owner.node
-        strength = looks_like_model(target, scope, frame.parsed)
-        if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
-            return value
-        evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
-        if strength < 2:
-            if not callee or not self.inferred_module(source, frame):
-                return value
-            evidence = Evidence(known_by="jedi", confidence=0.9)
-        if source not in self.facts.models:
-            library = callee.partition(".")[0] or "project"
-            self.facts.models[source] = BuiltModel(
-                source, frame.parsed, evidence, callee, library, layers_known=False, known_class=False
-            )
-        self.fresh[-1].add(source)
-        return with_flows(of(ModelObject(source)), value.flows)
-
-    def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
-        """Ask jedi whether a call gives a module; False also when it does not know."""
-        span = frame.parsed.span(source.func)
-        line, column = span.end_line, max(span.end_column - 1, 0)
-        return bool(self.inference.gives_module(frame.parsed.source, line, column))
-
-    def is_none(self, thing: Thing) -> bool:
-        """Whether a thing is the literal None."""
-        return isinstance(thing, Constant) and thing.value is None
