@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from neural_coder import registry, verdict
@@ -24,9 +25,14 @@ FEWEST_ROUNDS = 3
 CONFIRMATIONS = 2
 FIRST_LOOK_SHARE = 0.6
 """Share of the time budget after which no further variant gets its first look."""
+DISTURBED = 0.15
+"""A round in which a run had to share its cores to this degree is made again."""
+REPEATS = 4
+"""Disturbed rounds that are made again, in one search: on a machine that stays busy the answer is a wide interval."""
 QUICK = Sampling(min_samples=5, max_samples=60, min_seconds=0.5, max_seconds=8.0)
 
 Say = Callable[[str], None]
+Turn = Callable[[], Run]
 
 
 @dataclass(slots=True)
@@ -151,6 +157,7 @@ class Race:
     baselines: list[Run] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
     missed: list[Verdict] = field(default_factory=list)
+    repeats: int = 0
 
     def run(self, candidates: Sequence[Candidate]) -> Result:
         """Race the candidates, the most promising first."""
@@ -174,7 +181,7 @@ class Race:
             self.missed.append(Verdict(plan=candidate.plan, status="skipped", reason=reason))
             return
         self.say(f"{position} first look: {candidate.plan.id}")
-        run = self.bench.look(candidate)
+        (run,) = self._calm([lambda: self.bench.look(candidate)])
         found = self._judge(candidate.plan, [self.control], [run], final=False)
         self.standings.append(Standing(candidate=candidate, look=run, verdict=found))
 
@@ -188,10 +195,13 @@ class Race:
                 break
             names = ", ".join(standing.candidate.plan.id for standing in finalists)
             self.say(f"round {number + 1} of {ROUNDS}: the original against {names}")
-            self.baselines.append(self.bench.baseline())
             # The order rotates: whoever always ran right behind the same neighbour would inherit its heat.
-            for standing in [*finalists[number % len(finalists) :], *finalists[: number % len(finalists)]]:
-                standing.rounds.append(self.bench.variant(standing.candidate))
+            order = [*finalists[number % len(finalists) :], *finalists[: number % len(finalists)]]
+            turns: list[Turn] = [partial(self.bench.variant, standing.candidate) for standing in order]
+            original, *runs = self._calm([self.bench.baseline, *turns])
+            self.baselines.append(original)
+            for standing, run in zip(order, runs, strict=True):
+                standing.rounds.append(run)
         for standing in finalists:
             plan = standing.candidate.plan
             standing.verdict = self._judge(plan, self.baselines, standing.rounds, final=True, look=standing.look)
@@ -201,8 +211,9 @@ class Race:
         while chosen := verdict.choose([standing.verdict for standing in finalists]):
             winner = next(standing for standing in finalists if standing.verdict is chosen)
             self.say(f"confirming {chosen.plan.id}")
-            pairs = [(self.bench.baseline(), self.bench.variant(winner.candidate)) for _ in range(CONFIRMATIONS)]
-            before, after = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            pair: list[Turn] = [self.bench.baseline, partial(self.bench.variant, winner.candidate)]
+            pairs = [self._calm(pair) for _ in range(CONFIRMATIONS)]
+            before, after = [one[0] for one in pairs], [one[1] for one in pairs]
             confirmed = stats.speedup(before, after)
             if confirmed and confirmed.median >= self.bench.criterion.minimum_gain:
                 return winner, confirmed
@@ -210,6 +221,17 @@ class Race:
             reason = f"Fresh runs did not confirm the gain of the rounds ({seen})."
             winner.verdict = replace(winner.verdict, status="same", reason=reason)
         return None, None
+
+    def _calm(self, turns: Sequence[Turn]) -> list[Run]:
+        """Run what belongs together; once more when another program took the cores meanwhile."""
+        while True:
+            began = self.clock.used
+            runs = [turn() for turn in turns]
+            busy = max(run.disturbed for run in runs)
+            if busy <= DISTURBED or self.repeats >= REPEATS or not self.clock.allows(self.clock.used - began):
+                return runs
+            self.repeats += 1
+            self.say(f"the machine was busy ({busy:.0%} of the time others had the cores): once more")
 
     def _judge(
         self, plan: Plan, baseline: Sequence[Run], runs: Sequence[Run], *, final: bool, look: Run | None = None
