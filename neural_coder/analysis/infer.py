@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BUDGET_SECONDS = 2.0
 """Time that questions about one file may take together."""
 _MODULE_NAMES = frozenset({"torch.nn.Module", "torch.nn.modules.module.Module"})
+# `python -c` puts its working directory first on `sys.path`: there must be no user's file called `json.py`.
+_HOME = Path(__file__).resolve().parents[2]
 _START = "from neural_coder.analysis.infer import serve; serve()"
 
 
@@ -71,7 +73,7 @@ class Inference:
     def _ask(self, source: Source, line: int, column: int, seconds: float) -> bool | None:
         question = {
             "text": source.text,
-            "path": str(source.path),
+            "path": str(source.path.resolve()),
             "line": line,
             "column": column,
             "python": str(self._python) if self._python else None,
@@ -83,6 +85,7 @@ class Inference:
                 capture_output=True,
                 text=True,
                 timeout=seconds,
+                cwd=_HOME,
                 check=True,
             )
             answer = json.loads(done.stdout)

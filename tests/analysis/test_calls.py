@@ -238,6 +238,17 @@ def test_an_instance_of_a_library_class_is_told_by_jedi(tmp_path: Path, monkeypa
     assert inference.gives_module(source, 4, 0) is None
 
 
+def test_asking_jedi_runs_no_file_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neural_coder.analysis.infer import Inference
+
+    (tmp_path / "json.py").write_text("open('was_run', 'w').close()\n")
+    (tmp_path / "other.py").write_text("open('was_run', 'w').close()\nclass A: pass\n")
+    monkeypatch.chdir(tmp_path)
+    source = Source.from_text("import other\nother.A()\n", tmp_path / "script.py")
+    assert Inference(budget=60.0).gives_module(source, 2, 6) is False
+    assert not list(tmp_path.rglob("was_run"))
+
+
 def test_jedi_answers_unknown_when_its_time_is_up(tmp_path: Path) -> None:
     from neural_coder.analysis.infer import Inference
 
