@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_coder import diff, patching, planner, registry
+from neural_coder import diff, patching, planner
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.bench.protocol import Probe
 from neural_coder.patching import Patch
@@ -132,12 +132,9 @@ def _patch_file(plan: Plan, project: Project, facts: Analysis) -> tuple[Patch | 
 
 
 def _idle_features(plan: Plan, patches: Sequence[Patch]) -> list[str]:
-    """Features that were asked for and changed nothing; implied ones need not change anything."""
-    transforms = registry.transforms()
-    implied = {name for feature in plan.features for name in transforms[feature.name].implies}
-    wanted = [feature.name for feature in plan.features if feature.name not in implied or len(plan.features) == 1]
+    """Features that were asked for and changed nothing."""
     active = {author for patch in patches for change in patch.changes for author in change.author.split("+")}
-    return [name for name in wanted if name not in active]
+    return [feature.name for feature in planner.asked_for(plan) if feature.name not in active]
 
 
 def _why_idle(name: str, left: Sequence[tuple[Path, LeftAlone]]) -> str:

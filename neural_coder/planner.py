@@ -59,8 +59,10 @@ def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequenc
         be tried here are among them, and say why.
     """
     plans: dict[tuple[Feature, ...], Plan] = {}
+    companions = _companions(task)
     for combination in itertools.product(*_choices(task)):
         chosen = [*always, *(feature for feature in combination if feature is not None)]
+        chosen += [feature for feature in companions if not _any_conflict([*chosen, feature])]
         if len(chosen) == len(always) or _any_conflict(chosen):
             continue
         plan = plan_for(chosen, task)
@@ -88,6 +90,16 @@ def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tup
             else:
                 edits.append(Authored(author=kind.name(), order=kind.order, edit=item))
     return tuple(edits), tuple(left)
+
+
+def asked_for(plan: Plan) -> tuple[Feature, ...]:
+    """The features that make a plan what it is: those that must change something and take effect.
+
+    Companions, and what others imply, may find nothing to do; in a plan of their own they must.
+    """
+    implied = {name for feature in plan.features for name in _kind(feature).implies}
+    own = [item for item in plan.features if item.name not in implied and not _kind(item).companion]
+    return tuple(own) or plan.features
 
 
 def _kind(feature: Feature) -> type[Transform]:
@@ -136,11 +148,19 @@ def _implied(wanted: Sequence[Feature], task: Task) -> list[Feature]:
     return found
 
 
+def _companions(task: Task) -> list[Feature]:
+    return [
+        Feature(name=name)
+        for name, kind in registry.transforms().items()
+        if kind.automatic and kind.companion and task in kind.tasks
+    ]
+
+
 def _choices(task: Task) -> list[list[Feature | None]]:
     """For each slot the automatic features that may fill it, with each of their values; None leaves it empty."""
     slots: dict[str, list[Feature | None]] = {}
     for name, kind in registry.transforms().items():
-        if kind.automatic and task in kind.tasks:
+        if kind.automatic and not kind.companion and task in kind.tasks:
             values: Sequence[str | None] = kind.values or (None,)
             slots.setdefault(kind.slot, [None]).extend(Feature(name=name, value=value) for value in values)
     return list(slots.values())

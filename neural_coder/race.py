@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from neural_coder import registry, verdict
+from neural_coder import planner, registry, verdict
 from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.protocol import Job, Sampling
 from neural_coder.candidate import Candidate
@@ -279,9 +279,8 @@ def safety_of(plan: Plan) -> Safety:
 def no_effect(plan: Plan, before: Run, after: Run) -> str:
     """Which of the features that were asked for did nothing at run time, in words; empty when all took effect."""
     transforms = registry.transforms()
-    implied = {name for feature in plan.features for name in transforms[feature.name].implies}
-    wanted = [feature.name for feature in plan.features if feature.name not in implied or len(plan.features) == 1]
-    reasons = ((name, transforms[name]().no_effect(before.witness, after.witness)) for name in wanted)
+    names = [feature.name for feature in planner.asked_for(plan)]
+    reasons = ((name, transforms[name]().no_effect(before.witness, after.witness)) for name in names)
     return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
 
 

@@ -43,7 +43,9 @@ class Transform(ABC):
     backend: ClassVar[str] = "torch"
     """The engine that runs the model when this feature is on (see `backends/`)."""
     implies: ClassVar[tuple[str, ...]] = ()
-    """Features that come along where they apply."""
+    """Features that it needs at its side; they come along where they apply."""
+    companion: ClassVar[bool] = False
+    """Whether a search adds it to every variant that it fits, because it costs nothing and may help anywhere."""
     excludes: ClassVar[frozenset[str]] = frozenset()
     """Features, beyond those of the same slot, that it cannot be combined with."""
     automatic: ClassVar[bool] = True

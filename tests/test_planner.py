@@ -27,8 +27,20 @@ def ids(plans):
 
 
 def test_implied_features_come_along_where_they_help():
-    assert [str(feature) for feature in plan("bf16").features] == ["inference_mode", "bf16"]
-    assert [str(feature) for feature in plan("bf16", task="training").features] == ["bf16"]
+    assert [str(feature) for feature in plan("compile").features] == ["inference_mode", "compile"]
+    assert [str(feature) for feature in plan("compile", task="training").features] == ["compile"]
+
+
+def test_nothing_comes_along_that_was_not_asked_for_or_needed():
+    assert [str(feature) for feature in plan("bf16").features] == ["bf16"]
+    assert [str(feature) for feature in plan("channels_last").features] == ["channels_last"]
+
+
+def test_a_search_adds_companions_and_does_not_ask_them_to_change_anything():
+    assert "bf16+inference_mode" in ids(automatic("inference"))
+    assert "bf16" not in ids(automatic("inference"))
+    assert [str(feature) for feature in planner.asked_for(plan("bf16", "inference_mode"))] == ["bf16"]
+    assert [str(feature) for feature in planner.asked_for(plan("inference_mode"))] == ["inference_mode"]
 
 
 def test_features_apply_in_their_declared_order():
@@ -39,7 +51,7 @@ def test_features_apply_in_their_declared_order():
 
 
 def test_asking_twice_is_asking_once():
-    assert plan("bf16", "bf16", "inference_mode") == plan("bf16")
+    assert plan("compile", "compile", "inference_mode") == plan("compile")
 
 
 def test_a_missing_value_is_the_default():

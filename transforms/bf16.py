@@ -32,7 +32,6 @@ class Bf16(Transform):
     tasks = frozenset({"inference", "training"})
     slot = "precision"
     order = 30
-    implies = ("inference_mode",)
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
     promise = 1.6
 

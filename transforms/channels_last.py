@@ -27,7 +27,6 @@ class ChannelsLast(Transform):
     tasks = frozenset({"inference", "training"})
     slot = "memory_format"
     order = 40
-    implies = ("inference_mode",)
     hardware = "CPUs with AVX-512 or AMX; NVIDIA GPUs with tensor cores"
     promise = 1.1
 

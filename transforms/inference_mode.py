@@ -26,6 +26,7 @@ class InferenceMode(Transform):
     safety = Safety.SAME_MATH
     tasks = frozenset({"inference"})
     slot = "grad_mode"
+    companion = True
     order = 20
     hardware = "any"
     promise = 1.03
