@@ -99,14 +99,15 @@ class WitnessTaker:
 
     def _see_output(self, module: Any, _: object, output: object) -> None:
         torch: Any = context.torch_module()
-        if any(True for _ in module.children()):
+        # Convolutions with a padding module of their own ("same" padding) are no leaves.
+        is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
+        if not is_convolution and any(True for _ in module.children()):
             return
         self._see_module(module)
         for _, leaf in values.leaves(output):
             if values.is_tensor(leaf) and leaf.is_floating_point():
                 self._dtypes.add(_name(leaf.dtype))
-                if isinstance(module, torch.nn.modules.conv._ConvNd):
-                    self._channels_last += _is_channels_last(torch, leaf)
+                self._channels_last += is_convolution and _is_channels_last(torch, leaf)
 
     def _see_module(self, module: Any) -> None:
         if _is_quantized(module):
