@@ -12,7 +12,7 @@ class Backend:
     """As in variants and in `runtime.accelerate(engine=...)`."""
     title: ClassVar[str]
     modules: ClassVar[tuple[str, ...]]
-    """Modules that must be importable."""
+    """Modules that must be importable, its own last."""
     distribution: ClassVar[str]
     """Name on the package index, whose version is shown."""
     extra: ClassVar[str] = ""

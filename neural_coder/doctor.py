@@ -27,8 +27,13 @@ def diagnose(python: Path | None, say: Say) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "machine": machine.describe_machine().as_dict(),
         "python": {"path": str(interpreter), "version": environment.python_version},
-        "engines": [_engine(backend, environment) for backend in registry.backends().values()],
+        "engines": [_engine(backend, environment) for backend in _torch_first()],
     }
+
+
+def _torch_first() -> list[type[Backend]]:
+    """All engines build on PyTorch: without it nothing below it can work."""
+    return sorted(registry.backends().values(), key=lambda backend: (backend.modules != ("torch",), backend.name))
 
 
 def _engine(backend: type[Backend], environment: machine.Environment) -> dict[str, Any]:
@@ -36,7 +41,8 @@ def _engine(backend: type[Backend], environment: machine.Environment) -> dict[st
     return {
         "name": backend.name,
         "title": backend.title,
-        "version": environment.version(backend.modules[0]),
+        # The engine's own module comes last, behind those that it builds on.
+        "version": environment.version(backend.modules[-1]),
         "usable": not reason,
         "reason": reason,
         "install": engine.how_to_install(backend),

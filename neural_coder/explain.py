@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from textwrap import indent
 from typing import Any
 
 from neural_coder import registry
@@ -34,7 +35,7 @@ def explain(name: str) -> str:
     if facts["excludes"]:
         lines += [f"Excludes:  {', '.join(facts['excludes'])}"]
     example = transform.CHANGES[0]
-    lines += ["", "Before:", *_indented(example.before), "After:", *_indented(example.after)]
+    lines += ["", "Before:", indent(example.before.rstrip(), "    "), "After:", indent(example.after.rstrip(), "    ")]
     return "\n".join(lines)
 
 
@@ -53,7 +54,3 @@ def _describe(transform: type[Transform]) -> dict[str, Any]:
         "excludes": sorted(same_slot | transform.excludes),
         "automatic": transform.automatic,
     }
-
-
-def _indented(code: str) -> list[str]:
-    return [f"    {line}" for line in code.rstrip("\n").split("\n")]
