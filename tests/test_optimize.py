@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,11 @@ def test_the_tree_is_untouched_and_no_child_is_left_when_the_run_is_ended_by_for
     before = digest(tmp_path)
     mark = f"nc-test-{os.getpid()}-{number}"
     command = [sys.executable, "-m", "neural_coder", "optimize", script.name, "--features", "bf16", "--", mark]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     time.sleep(6)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -398,7 +399,11 @@ def test_ended_parent_leaves_no_process_and_an_untouched_tree(tmp_path: Path, nu
     project = Project(root, text)
     before = project.snapshot()
     code = PARENT.format(tests=str(Path(__file__).parent), root=str(root))
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=heed
+    )
     folders = lambda: list(Path(tempfile.gettempdir()).glob(f"neural-coder-{parent.pid}-*"))  # noqa: E731
     assert waited_for(lambda: any((folder / "project" / word / "out.txt").exists() for folder in folders()))
     assert processes_with(f"neural-coder-{parent.pid}-")
