@@ -163,7 +163,7 @@ class Race:
         """Race the candidates, the most promising first."""
         for number, candidate in enumerate(candidates, 1):
             self._first_look(candidate, f"[{number}/{len(candidates)}]")
-        finalists = sorted((s for s in self.standings if s.promising), key=lambda s: s.gain, reverse=True)[:FINALISTS]
+        finalists = self._finalists()
         self._rounds(finalists)
         chosen, confirmed = self._confirm(finalists)
         verdicts = [standing.verdict for standing in self.standings] + self.missed
@@ -185,13 +185,26 @@ class Race:
         found = self._judge(candidate.plan, [self.control], [run], final=False)
         self.standings.append(Standing(candidate=candidate, look=run, verdict=found))
 
+    def _finalists(self) -> list[Standing]:
+        """The fastest at first sight: those that may still win, and no more than the time left can measure well."""
+        ranked = sorted((s for s in self.standings if s.promising), key=lambda s: s.gain, reverse=True)
+        chances = [standing for standing in ranked if standing.gain * (1 + stats.ASSUMED_NOISE) >= ranked[0].gain]
+        finalists = chances[:FINALISTS]
+        while len(finalists) > 1 and not self.clock.allows(FEWEST_ROUNDS * self._cost(finalists)):
+            finalists.pop()
+        return finalists
+
+    def _cost(self, standings: Sequence[Standing]) -> float:
+        """Seconds for one round, at most: later runs find warm caches."""
+        return self.control.wall_seconds + sum(standing.look.wall_seconds for standing in standings)
+
     def _rounds(self, finalists: Sequence[Standing]) -> None:
         """Let the baseline and the finalists take turns."""
         if not finalists:
             return
-        cost = self.control.wall_seconds + sum(standing.look.wall_seconds for standing in finalists)
+        confirmation = CONFIRMATIONS * self._cost(finalists[:1])
         for number in range(ROUNDS):
-            if number >= FEWEST_ROUNDS and not self.clock.allows(cost):
+            if number >= FEWEST_ROUNDS and not self.clock.allows(self._cost(finalists) + confirmation):
                 break
             names = ", ".join(standing.candidate.plan.id for standing in finalists)
             self.say(f"round {number + 1} of {ROUNDS}: the original against {names}")
