@@ -13,7 +13,7 @@ from . import compare, context, values
 from .recorder import Watcher
 from .sites import Site
 
-CALLS = 8
+CALLS = 32
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of outputs that are kept in all; the first call of a site is kept whatever its size."""
 MOST_ROWS = 1024
