@@ -14,3 +14,4 @@ class Ao(Backend):
     distribution = "torchao"
     extra = "torchao"
     needs_compiler = True
+    startup_seconds = 30.0

@@ -13,3 +13,4 @@ class Inductor(Backend):
     modules = ("torch",)
     distribution = "torch"
     needs_compiler = True
+    startup_seconds = 30.0

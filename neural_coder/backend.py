@@ -19,5 +19,7 @@ class Backend:
     """`pip install neural-coder[EXTRA]` installs it; empty when it comes with PyTorch."""
     needs_compiler: ClassVar[bool] = False
     """Whether it builds C++ code at run time."""
+    startup_seconds: ClassVar[float] = 0.0
+    """What building a model's code typically takes. It only decides which variants a search tries first."""
     environment: ClassVar[dict[str, str]] = {}
     """Environment variables for the child process."""

@@ -18,6 +18,8 @@ from neural_coder.transform import Transform
 
 EAGER = "torch"
 """The engine of features that need none of their own."""
+RUN_SECONDS = 8.0
+"""What a run of a script typically takes before its model is at full speed: imports, weights, the first calls."""
 
 
 def plan_for(features: Sequence[Feature], task: Task) -> Plan:
@@ -55,8 +57,8 @@ def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequenc
         always: Features that are part of every variant; combinations that they exclude are left out.
 
     Returns:
-        The plans, the most promising first: by the product of what their features typically gain. Plans that cannot
-        be tried here are among them, and say why.
+        The plans, the most promising first: by what their features typically gain, for the time that it takes to see.
+        Plans that cannot be tried here are among them, and say why.
     """
     plans: dict[tuple[Feature, ...], Plan] = {}
     companions = _companions(task)
@@ -67,7 +69,7 @@ def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequenc
             continue
         plan = plan_for(chosen, task)
         plans[plan.features] = replace(plan, skipped=available.get(plan.backend, ""))
-    return tuple(sorted(plans.values(), key=lambda plan: (-_promise(plan), len(plan.features), plan.id)))
+    return tuple(sorted(plans.values(), key=lambda plan: (-_worth(plan), len(plan.features), plan.id)))
 
 
 def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tuple[LeftAlone, ...]]:
@@ -166,5 +168,7 @@ def _choices(task: Task) -> list[list[Feature | None]]:
     return list(slots.values())
 
 
-def _promise(plan: Plan) -> float:
-    return math.prod(_kind(feature).promise for feature in plan.features)
+def _worth(plan: Plan) -> float:
+    """What a first look at a plan promises for each second that it takes."""
+    promise = math.prod(_kind(feature).promise for feature in plan.features)
+    return (promise - 1.0) / (RUN_SECONDS + registry.backends()[plan.backend].startup_seconds)
