@@ -6,6 +6,7 @@ the seam for other search strategies: whatever hands `Standing`s back can take t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,10 @@ ROUNDS = 5
 """Processes of each finalist; the process is the unit of statistics."""
 FEWEST_ROUNDS = 3
 CONFIRMATIONS = 2
+RUN_SHARE = 0.2
+"""Share of the time budget that one run of a variant may take beyond what the original needs: a variant that compiles
+anew for every shape must not use up the time of all others."""
+LEAST_RUN_SECONDS = 60.0
 FIRST_LOOK_SHARE = 0.6
 """Share of the time budget after which no further variant gets its first look."""
 DISTURBED = 0.15
@@ -61,6 +66,8 @@ class Bench:
     folder: Path
     """Holds the captured outputs and the compilers' caches of this search."""
     criterion: Criterion
+    variant_timeout: float = math.inf
+    """Seconds for one run of a variant; the job's own limit holds, too."""
 
     @property
     def captured(self) -> Path:
@@ -103,6 +110,7 @@ class Bench:
             probes=candidate.probes,
             compare_with=self.captured,
             environment=environment,
+            timeout=min(job.timeout, self.variant_timeout),
         )
 
     def _job(self, name: str) -> Job:
@@ -161,6 +169,8 @@ class Race:
 
     def run(self, candidates: Sequence[Candidate]) -> Result:
         """Race the candidates, the most promising first."""
+        extra = max(LEAST_RUN_SECONDS, RUN_SHARE * self.clock.budget)
+        self.bench = replace(self.bench, variant_timeout=self.control.wall_seconds + extra)
         for number, candidate in enumerate(candidates, 1):
             self._first_look(candidate, f"[{number}/{len(candidates)}]")
         finalists = self._finalists()
