@@ -45,6 +45,8 @@ class Observer:
     def _see(self, module: Any, _: object) -> None:
         if self._recorder.inside or self._recorder.is_off or sys.modules["torch"].compiler.is_compiling():
             return
+        if next(module.parameters(), None) is None:
+            return  # A loss or an activation.
         # The frames from here: this hook, those of the module's own call, then whoever called it.
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self._outer_code:

@@ -224,7 +224,7 @@ def _why_no_samples(result: dict[str, Any], note: str) -> str:
 def _ending_without_result(job: Job, code: int, killed: str, reached: bool, tail: str) -> Ending:
     if killed == "timed_out":
         where = "while model calls were being measured" if reached else "before any model call was reached"
-        message = f"The time limit of {job.timeout:g} s came {where}."
+        message = f"The time limit of {job.timeout:.0f} s came {where}."
         return Ending(kind="timed_out", code=code, message=message, stderr_tail=tail)
     if killed == "output":
         message = f"The script wrote more than {STREAM_LIMIT // 2**20} MiB of output and was ended."
