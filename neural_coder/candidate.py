@@ -14,6 +14,7 @@ from pathlib import Path
 from neural_coder import diff, patching, planner
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.bench.protocol import Probe
+from neural_coder.errors import InternalError
 from neural_coder.patching import Patch
 from neural_coder.records import Analysis, Change, LeftAlone, Plan
 
@@ -65,6 +66,15 @@ def build(plan: Plan, project: Project, analyses: Sequence[Analysis]) -> Candida
     Returns:
         The candidate, or why there is none.
     """
+    try:
+        return _build(plan, project, analyses)
+    except InternalError as error:
+        # One broken promise must not cost the user the other variants.
+        log.error("%s: %s", plan.id, error)
+        return Refusal(plan=plan, reason=f"Neural Coder refused its own patch: {error}", ours=True)
+
+
+def _build(plan: Plan, project: Project, analyses: Sequence[Analysis]) -> Candidate | Refusal:
     patches: list[Patch] = []
     left: list[tuple[Path, LeftAlone]] = []
     for facts in analyses:

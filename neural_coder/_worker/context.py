@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,6 +39,9 @@ def graphs_compiled() -> int:
     if counters is None or "stats" not in counters:
         return 0
     return int(counters["stats"]["unique_graphs"])
+
+
+log = logging.getLogger(__name__)
 
 
 class Modes:
@@ -106,5 +110,7 @@ def _fresh(value: Any) -> Any:
         return value
     try:
         return copy.deepcopy(value)
-    except Exception:
+    except Exception as error:
+        # Anything may refuse to be copied (locks, generators): then the call gets what the script gave it.
+        log.debug("%s cannot be copied: %s", type(value).__name__, error)
         return value
