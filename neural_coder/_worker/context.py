@@ -11,6 +11,8 @@ from typing import Any
 
 from . import values
 
+log = logging.getLogger(__name__)
+
 
 def torch_module() -> Any | None:
     """The script's torch, when it has imported it (and is done with that)."""
@@ -39,9 +41,6 @@ def graphs_compiled() -> int:
     if counters is None or "stats" not in counters:
         return 0
     return int(counters["stats"]["unique_graphs"])
-
-
-log = logging.getLogger(__name__)
 
 
 class Modes:
