@@ -119,6 +119,9 @@ class Call:
     """The result is used by a training step (a teacher's output, say): it must stay a normal tensor."""
     reaches_numpy: bool = False
     """The result flows (in this function) into `.numpy()` or a NumPy call, which know no bfloat16."""
+    changed_in_place: bool = False
+    """The result is changed in place where gradients are on (`features /= features.norm()`): inference tensors forbid
+    that."""
     loader: str | None = None
     """`DataLoader.name` of the loader whose loop this call is in."""
     evidence: Evidence

@@ -36,6 +36,14 @@ class InferenceMode(Transform):
             import torch
 
             model = torch.nn.Linear(3, 8)
+            with torch.no_grad():
+                features = model(torch.zeros(1, 3))
+            features /= features.norm()
+        """),
+        code("""
+            import torch
+
+            model = torch.nn.Linear(3, 8)
             model.eval()
             with torch.inference_mode():
                 out = model(torch.zeros(1, 3))
@@ -93,6 +101,23 @@ class InferenceMode(Transform):
         """),
     )
     CHANGES = (
+        Example(
+            before=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                features = model(torch.zeros(1, 3))
+                features /= features.norm()
+            """),
+            after=code("""
+                import torch
+
+                model = torch.nn.Linear(3, 8)
+                with torch.no_grad():
+                    features = model(torch.zeros(1, 3))
+                features /= features.norm()
+            """),
+        ),
         Example(
             before=code("""
                 import torch
@@ -221,6 +246,9 @@ class InferenceMode(Transform):
             at = call.grad_mode_at if call.grad_mode == "no_grad" else None
             if reason := self._why_not(call, shares_training=at is not None and at in bound):
                 yield self.leave(call.line, reason)
+            elif call.changed_in_place and at is None:
+                words = f"{call.callee}() needs no gradients here; its result is changed in place later"
+                yield Wrap(at=call.statement, item="torch.no_grad()", reason=words)
             elif at is None:
                 yield Wrap(at=call.statement, item=ITEM, reason=f"{call.callee}() needs no gradients here")
             elif at not in replaced:
@@ -231,6 +259,8 @@ class InferenceMode(Transform):
     def _why_not(call: Call, *, shares_training: bool) -> str:
         if call.grad_mode == "inference_mode":
             return "it already runs in inference mode"
+        if call.changed_in_place and call.grad_mode_at is not None:
+            return "its result is changed in place outside of torch.no_grad(), which inference tensors forbid"
         if call.feeds_training:
             return "its result is used in training, which inference tensors cannot be"
         if shares_training:
@@ -240,5 +270,6 @@ class InferenceMode(Transform):
         return ""
 
     def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the measured calls ran in inference mode."""
-        return "" if after.inference_mode else "the measured calls did not run in inference mode"
+        """It took effect when the measured calls ran in inference mode, or at least without gradients."""
+        spared = before.grad_enabled and not after.grad_enabled
+        return "" if after.inference_mode or spared else "the measured calls did not run in inference mode"

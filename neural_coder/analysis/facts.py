@@ -78,6 +78,7 @@ class ForwardCall:
     training: bool = False
     feeds_training: bool = False
     reaches_numpy: bool = False
+    changed_in_place: bool = False
     autocast: bool = True
     grad: bool = False
     """Gradients were on in some context."""

@@ -107,6 +107,8 @@ class Methods(Libraries):
             return None
         if name == "numpy":
             self.note_numpy(flows)
+        if name.endswith("_") and not name.startswith("_") and name not in {"detach_", "requires_grad_"}:
+            self.note_change_in_place(receiver.flows)
         if name in {"detach", "detach_"}:
             return Value(frozenset(), detached(flows))
         if name in {"item", "numpy", "tolist", "argmax", "argmin", "argsort", "long", "int"}:

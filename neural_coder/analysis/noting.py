@@ -90,6 +90,18 @@ class Noting(Expressions):
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].reaches_numpy = True
 
+    def note_change_in_place(self, flows: frozenset[Flow]) -> None:
+        """Values are changed in place; where gradients are off, that may well be in the same block as the call."""
+        for flow in flows if self.grad else ():
+            if not flow.converted and flow.call in self.facts.forwards:
+                self.facts.forwards[flow.call].changed_in_place = True
+
+    def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
+        base = self.evaluate(target.value, frame)
+        if not base.things:
+            self.note_change_in_place(base.flows)
+        super()._store_item(target, value, frame)
+
     def note_loader(
         self, node: ast.AST, name: str, evidence: Evidence, frame: Frame, *, confirmed: bool = True
     ) -> Object:

@@ -82,7 +82,9 @@ class Statements(Calling):
                 frame.names.setdefault(node.target.id, value)
 
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
-        value = join((self.evaluate(node.target, frame), self.evaluate(node.value, frame)))
+        target = self.evaluate(node.target, frame)
+        self.note_change_in_place(target.flows)
+        value = join((target, self.evaluate(node.value, frame)))
         self.assign(node.target, value, frame, node, None)
 
     def _run_Return(self, node: ast.Return, frame: Frame) -> bool:
