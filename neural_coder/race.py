@@ -188,7 +188,8 @@ class Race:
         )
 
     def _first_look(self, candidate: Candidate, position: str) -> None:
-        if not self.clock.allows(self.first.wall_seconds, FIRST_LOOK_SHARE):
+        # However short the budget, one variant is tried: two runs of the original alone tell nobody anything.
+        if self.standings and not self.clock.allows(self.first.wall_seconds, FIRST_LOOK_SHARE):
             reason = "The time budget ended before its turn; a larger --budget gives it one."
             self.missed.append(Verdict(plan=candidate.plan, status="skipped", reason=reason))
             return
