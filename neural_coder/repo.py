@@ -141,11 +141,9 @@ def _patch_file(file: Path, wanted: Sequence[Feature], project: Project) -> tupl
 
 
 def _plan(wanted: Sequence[Feature], facts: Analysis) -> Plan:
-    """Features that are for the other kind of script stay out, so that one command fits a mixed repo."""
-    transforms = registry.transforms()
+    """All that was asked for: a script that trains and then evaluates has places for features of both kinds."""
     task: Task = "training" if facts.steps else "inference"
-    fitting = [feature for feature in wanted if task in transforms[feature.name].tasks]
-    return planner.plan_for(fitting or wanted, task)
+    return planner.plan_for(wanted, task)
 
 
 def _files_and_base(paths: Sequence[Path]) -> tuple[tuple[Path, ...], Path]:

@@ -93,6 +93,17 @@ def test_patch_prints_a_diff_that_git_applies_and_reverts(script, neural_coder):
     assert script.read_text() == MODEL
 
 
+def test_a_script_that_trains_and_evaluates_gets_every_feature_that_was_asked_for(script, neural_coder):
+    script.write_text(
+        "import torch\n\nnet = torch.nn.Linear(3, 1)\noptimizer = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+        "for _ in range(3):\n    loss = net(torch.ones(2, 3)).sum()\n    optimizer.zero_grad()\n    loss.backward()\n"
+        "    optimizer.step()\nnet.eval()\nwith torch.no_grad():\n    print(net(torch.ones(2, 3)))\n"
+    )
+    result = neural_coder("patch", script, "--feature", "fused_optimizer", "--feature", "inference_mode")
+    assert "fused=True" in result.stdout
+    assert "+with torch.inference_mode():" in result.stdout
+
+
 def test_patch_write_changes_the_file_and_a_second_time_nothing(script, neural_coder):
     assert neural_coder("patch", script, "--feature", "channels_last", "--write").exit_code == 0
     changed = script.read_text()
