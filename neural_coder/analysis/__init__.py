@@ -12,7 +12,7 @@ from neural_coder.analysis.loaders import find_loaders, find_optimizers
 from neural_coder.analysis.models import find_models
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
-from neural_coder.analysis.training import assume_lost_training, find_steps, find_training
+from neural_coder.analysis.training import assume_lost_training, drop_stray_backwards, find_steps, find_training
 from neural_coder.analysis.unclear import find_unclear
 from neural_coder.records import Analysis
 
@@ -58,6 +58,7 @@ def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[A
         return tuple(Analysis(path=path) for path in files)
     facts = interpret(project, script, files)
     assume_lost_training(facts)
+    drop_stray_backwards(facts)
     note_inference(facts)
     return tuple(_analysis(facts, project, path) for path in files)
 

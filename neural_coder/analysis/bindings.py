@@ -44,6 +44,8 @@ class Bindings(Objects):
         name = dotted(target)
         if not value.things and isinstance(source, ast.Call):
             value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
+        elif not value.things and isinstance(target, ast.Attribute) and isinstance(source, ast.Name):
+            value = self._kept_parameter(target, value, source, frame)
         if not name:
             return value
         self._note_models(target, name, value, frame, statement, source, base)
@@ -131,7 +133,11 @@ class Bindings(Objects):
     def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
         """A call that nothing explains: what is done with its result may tell that it is a model."""
         callee = self.facts.resolved.get(source, "")
-        if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
+        if (
+            _gives_tensor(callee)
+            or callee.partition(".")[0] in catalogue.FOREIGN
+            or not self.mentions_torch(frame.parsed.path)
+        ):
             return value
         scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
         if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
@@ -150,8 +156,28 @@ class Bindings(Objects):
         self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
 
+    def _kept_parameter(self, target: ast.Attribute, value: Value, source: ast.Name, frame: Frame) -> Value:
+        """`self.model = model` of a parameter that nothing is passed to: the class may use it as only modules are."""
+        owner = frame.info.owner if frame.info is not None else None
+        if frame.info is None or owner is None or self._inside_module(frame):
+            return value
+        arguments = frame.info.node.args
+        names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        parameter = next((item for item in names if item.arg == source.id), None)
+        if parameter is None or not self.mentions_torch(frame.parsed.path):
+            return value
+        if not looks_like_model(target, owner.node, frame.parsed):
+            return value
+        return with_flows(of(self.placeholder(parameter, frame.parsed, "a parameter")), value.flows)
+
     def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
         """Ask jedi whether a call gives a module; False also when it does not know."""
         span = frame.parsed.span(source.func)
         line, column = span.end_line, max(span.end_column - 1, 0)
         return bool(self.inference.gives_module(frame.parsed.source, line, column))
+
+
+def _gives_tensor(callee: str) -> bool:
+    """Functions directly in `torch` give tensors; only `torch.load` may give a whole model."""
+    top, _, name = callee.partition(".")
+    return top == "torch" and "." not in name and name != "load"

@@ -10,7 +10,7 @@ from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import MAX_DEPTH, Outcome
 from neural_coder.analysis.methods import Methods
-from neural_coder.analysis.usage import parameter_looks_like_model
+from neural_coder.analysis.usage import is_training_method, parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -30,6 +30,7 @@ from neural_coder.analysis.values import (
     Thing,
     Value,
     all_flows,
+    detached,
     item_of,
     join,
     models_in,
@@ -136,10 +137,23 @@ class Calling(Methods):
     def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
         """A model is called: a site, unless it is a part of a module that works inside of it."""
         self.ran_forward = True
-        if node is None or self.is_inner(thing, node, frame):
+        if node is None:
             return Value(frozenset(), flows)
+        if self._steps_in_forward(thing):
+            self.facts.fits.add(node)
+            self.note_fit(node, frame, [of(thing)], Evidence(known_by="project", confidence=0.9))
+            return Value(frozenset(), detached(flows))
+        if self.is_inner(thing, node, frame):
+            return Value(frozenset(), flows | {Flow(node, detached=not self.grad)})
         call = self.note_forward(node, thing, frame)
         return Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
+
+    def _steps_in_forward(self, thing: ModelObject) -> bool:
+        """Whether calling a module of the project takes a whole step of training."""
+        member = self.member_of(thing, "forward") if self.facts.model(thing).classes else None
+        return member is not None and any(
+            isinstance(part, Function) and is_training_method(part.info.node) for part in member.things
+        )
 
     def is_inner(self, thing: ModelObject, node: ast.Call, frame: Frame) -> bool:
         """Whether a call belongs to the inner working of a module."""
@@ -151,8 +165,17 @@ class Calling(Methods):
         name = getattr(holder.info.node, "name", "")
         if name in catalogue.STEP_METHODS:
             return False
-        own = thing == holder.self_thing
-        return name in {"forward", "__call__", "__init__"} or not own
+        if thing == holder.self_thing:
+            return name in {"forward", "__call__", "__init__"}
+        return not self._trains_itself(holder.info.owner)
+
+    def _trains_itself(self, owner: ClassInfo | None) -> bool:
+        """Whether a method of the module that is running takes a step of training: what it calls are sites then."""
+        if owner is None:
+            return False
+        lineage = self.lineage(owner)
+        running = {function for function, _ in self.stack if function in self.functions}
+        return any(is_training_method(node) for node in running if self.functions[node].owner in lineage)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -174,6 +197,9 @@ class Calling(Methods):
             if catalogue.LOADERS.fullmatch(name) and node is not None:
                 known = Evidence(known_by="project", confidence=0.95)
                 return of(self.note_loader(node, self.qualified(info), known, frame))
+            entry = catalogue.builder(name)
+            if entry is not None and entry.gives == "pipeline" and node is not None:
+                return self._construct_pipeline(name, entry, info, node, frame)
         instance = Instance(info, node)
         if node is not None and self._is_iterable(info) and node not in self.facts.loaders:
             known = Evidence(known_by="project", confidence=0.8, note="its items are fed to a model")
@@ -184,6 +210,14 @@ class Calling(Methods):
                 self.set_attribute(of(instance), "model", of(*given))
         self._initialise(instance, info, arguments, keywords, node, frame)
         return of(instance, flows=flows)
+
+    def _construct_pipeline(
+        self, name: str, entry: catalogue.Builder, info: ClassInfo, node: ast.Call, frame: Frame
+    ) -> Value:
+        """An instance of a class that the project derives from a library's pipeline."""
+        thing = self.library_model(name, entry, node, frame)
+        self.facts.model(thing).classes.add(info)
+        return of(thing)
 
     def _is_iterable(self, info: ClassInfo) -> bool:
         members = {name for member in self.lineage(info) for name in member.members}
@@ -358,7 +392,10 @@ class Calling(Methods):
             self.facts.returned.add((info.node, thing.site))
         if frame.yields:
             item = join(frame.yields)
-            return item if info.is_context else self.cut(of(Many(item)))
+            if info.is_context:
+                return item
+            # What passes a loader's batches on is read in the place of the loader.
+            return self.cut(of(Many(item), *(Object("loader", site) for site in frame.loaders_yielded)))
         return result
 
     def _note_framework_training(self, info: FunctionInfo, frame: Frame, result: Value) -> None:

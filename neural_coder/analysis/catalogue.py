@@ -28,7 +28,7 @@ LIBRARIES = words(
     mmengine mmdet fairseq speechbrain nemo kornia deepspeed apex ipex intel_extension_for_pytorch torchao
     optimum bitsandbytes fastai ignite catalyst allennlp flair whisper neural_coder TTS torchrl gpytorch
     pyannote bert_score laion_clap resnet_pytorch pytorch_pretrained_bert pytorch_transformers sam2
-    segment_anything vit_pytorch x_transformers torchmetrics stable_baselines3 simpletransformers autogluon
+    segment_anything vit_pytorch x_transformers torchmetrics stable_baselines3 simpletransformers autogluon higher
     """
 )
 """Top-level packages that are never looked up among the user's files; without any of them no file has sites."""
@@ -175,8 +175,12 @@ MODULE_BASES = re.compile(
 )
 """Classes outside the project whose subclasses are modules."""
 
-LOSS_NAMES = re.compile(r"(Loss|Criterion|Criteria|Metric|CrossEntropy)\w*$", re.IGNORECASE)
-LOSS_VARIABLES = re.compile(r"(^|_)(criterion|criteria|loss|losses|loss_fn|loss_func|metric)(_|s?$|\d)", re.IGNORECASE)
+LOSS_NAMES = re.compile(r"(?<!With)(Loss|Criterion|Criteria|Metric|CrossEntropy)\w*$", re.IGNORECASE)
+LOSS_VARIABLES = re.compile(
+    r"(^|_)(criterion|criteria|crit|loss|losses|loss_fn|loss_func|metric)(_|s?$|\d|(?-i:[A-Z]))", re.IGNORECASE
+)
+LOSS_FUNCTIONS = re.compile(r"\w+_loss(_with_logits)?|(binary_)?cross_entropy(_with_logits)?|kl_div")
+"""Functions of `torch.nn.functional` that compute losses."""
 
 LAYERS = words(
     """
@@ -201,6 +205,9 @@ IMPLIED_LAYERS = {
     "LazyLinear": {"Linear"},
     "LazyConv2d": {"Conv2d"},
 }
+
+INNER_LOOPS = frozenset({"higher.innerloop_ctx", "higher.main.innerloop_ctx"})
+"""Contexts that give a model as a function of its parameters, and an optimizer whose `step` takes the loss."""
 
 WRAPPERS: dict[str, str] = {
     "torch.nn.DataParallel": "data_parallel",

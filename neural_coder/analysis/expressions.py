@@ -23,6 +23,7 @@ from neural_coder.analysis.values import (
     all_flows,
     item_of,
     join,
+    loaders_in,
     models_in,
     of,
     with_flows,
@@ -160,10 +161,14 @@ class Expressions(Bindings):
     def _eval_Yield(self, node: ast.Yield, frame: Frame) -> Value:
         if node.value is not None:
             frame.yields.append(self.evaluate(node.value, frame))
+            # The first entry is what the caller loops over.
+            frame.loaders_yielded.update(*frame.loaders[1:][-1:])
         return UNKNOWN
 
     def _eval_YieldFrom(self, node: ast.YieldFrom, frame: Frame) -> Value:
-        frame.yields.append(item_of(self.evaluate(node.value, frame)))
+        value = self.evaluate(node.value, frame)
+        frame.yields.append(item_of(value))
+        frame.loaders_yielded.update(loaders_in(value))
         return UNKNOWN
 
     def _comprehension(self, generators: list[ast.comprehension], results: Iterable[ast.expr], frame: Frame) -> Value:

@@ -137,6 +137,8 @@ class Facts:
     optimizer_names: dict[ast.AST, str] = field(default_factory=dict)
     contexts: dict[ast.AST, str] = field(default_factory=dict)
     """Expressions of `with` items and decorators: `no_grad`, `inference_mode`, `autocast`, `enable_grad`."""
+    numpy_inside: set[ast.Call] = field(default_factory=set)
+    """Calls inside of modules whose results became NumPy arrays."""
     fits: set[ast.AST] = field(default_factory=set)
     """Calls of project methods of a model that train it inside."""
     forward_statements: set[tuple[ast.stmt, ast.AST]] = field(default_factory=set)

@@ -29,6 +29,8 @@ class Frame:
     """Names declared `global` or `nonlocal`, with the frame that they live in."""
     results: list[Value] = field(default_factory=list)
     yields: list[Value] = field(default_factory=list)
+    loaders_yielded: set[ast.AST] = field(default_factory=set)
+    """Loaders of the loops that a generator yields from."""
     breaks: list[list[Names]] = field(default_factory=list)
     statement: ast.stmt | None = None
     read_objects: set[Thing] = field(default_factory=set)

@@ -14,6 +14,7 @@ from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
+from neural_coder.analysis.usage import is_training_method
 from neural_coder.analysis.values import Function, Thing, all_flows
 
 _RECURSION = 6000
@@ -88,7 +89,8 @@ def _run_alone(machine: Interpreter, node: FunctionNode | ast.Lambda) -> None:
     bound: Thing | None = None
     if info.owner is not None and info.kind in {"method", "property"}:
         evidence = machine.module_evidence(info.owner)
-        if evidence is not None and name in _SKIPPED_IN_MODULES and name != "__init__":
+        skipped = name in _SKIPPED_IN_MODULES and name != "__init__" and not is_training_method(node)
+        if evidence is not None and skipped:
             return
         bound = machine.self_of(info.owner)
     kept = machine.grad, machine.autocast, machine.stack, machine.model_calls

@@ -12,6 +12,7 @@ from neural_coder.analysis.noting import Noting
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
+    Constant,
     FileModule,
     Flow,
     Function,
@@ -26,6 +27,7 @@ from neural_coder.analysis.values import (
     detached,
     item_of,
     join,
+    loaders_in,
     models_in,
     of,
 )
@@ -91,6 +93,8 @@ class Libraries(Noting):
         if name == "zip":
             return of(Many(of(Items(tuple(item_of(value) for value in arguments)))))
         if name == "next":
+            if frame.loaders:
+                frame.loaders[-1] |= loaders_in(first)
             return item_of(first)
         if name == "map" and len(arguments) > 1:
             return of(Many(self.call_value(first, [item_of(value) for value in arguments[1:]], {}, node, frame)))
@@ -189,6 +193,8 @@ class Libraries(Noting):
         if name == "torch.autograd.backward":
             self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.99))
             return UNKNOWN
+        if name == "torch.autograd.grad":
+            return self._gradients(node, keywords, frame, flows)
         if catalogue.TRAINERS.fullmatch(name):
             return of(Object("trainer", node, models_in(join(everything))))
         if name in {
@@ -198,9 +204,20 @@ class Libraries(Noting):
             "lightning.Fabric",
         }:
             return of(Object("accelerator"))
+        if name in catalogue.INNER_LOOPS:
+            return of(Items((join(everything[:1]), of(Object("optimizer")))))
         if name in catalogue.TUPLE_BUILDERS:
             return self._tuple_of_model(name, node, frame)
         return self._build(name, node, frame)
+
+    def _gradients(self, node: ast.Call, keywords: dict[str, Value], frame: Frame, flows: frozenset[Flow]) -> Value:
+        """Gradients as values: the end of a step, or (with `create_graph`) something that a loss is made of."""
+        if constant(keywords.get("create_graph", of(Constant(False)))) is False:
+            self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.9))
+            return of(Many(Value(frozenset(), detached(flows))))
+        for flow in flows:
+            self.mark_training(flow)
+        return of(Many(Value(frozenset(), flows)))
 
     def _context(self, effect: str, arguments: list[Value]) -> Value:
         decorated = [thing for value in arguments for thing in value.things if isinstance(thing, Function)]
@@ -234,8 +251,10 @@ class Libraries(Noting):
             "intel_extension_for_pytorch.optimize",
             "ipex.optimize",
         }:
+            if name == "deepspeed.initialize":
+                return of(Items((models[0], UNKNOWN, UNKNOWN, UNKNOWN)))
             optimizers = [value for value in [*arguments[1:], *keywords.values()] if value is not models[0]]
-            if optimizers or name == "deepspeed.initialize":
+            if optimizers:
                 given = [models[0], *optimizers] if len(optimizers) == 1 else [models[0], UNKNOWN, UNKNOWN, UNKNOWN]
                 return of(Items(tuple(given)))
         return models[0]
@@ -271,9 +290,10 @@ class Libraries(Noting):
             return None
         if name.startswith("transformers.") and base == name and last.startswith("Auto"):
             return None
-        return of(self._library_model(name, entry, node, frame))
+        return of(self.library_model(name, entry, node, frame))
 
-    def _library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:
+    def library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:
+        """A model that a library builds."""
         if node not in self.facts.models:
             self.facts.models[node] = BuiltModel(
                 node,
@@ -292,7 +312,7 @@ class Libraries(Noting):
 
     def _tuple_of_model(self, name: str, node: ast.Call, frame: Frame) -> Value:
         entry = catalogue.Builder(name, "module", None)
-        thing = of(self._library_model(name, entry, node, frame))
+        thing = of(self.library_model(name, entry, node, frame))
         length = catalogue.TUPLE_BUILDERS[name]
         if length == 0:
             return of(Items((of(Many(thing)), UNKNOWN, UNKNOWN)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import ForwardCall
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
 from neural_coder.analysis.values import (
@@ -26,6 +27,7 @@ from neural_coder.analysis.values import (
     join,
     models_in,
     of,
+    rerouted,
     with_flows,
 )
 from neural_coder.records import Evidence
@@ -143,6 +145,9 @@ class Methods(Libraries):
         if name in {"manual_backward"}:
             self.note_backward(node, flows, frame, Evidence(known_by="catalogue", confidence=0.95))
             return UNKNOWN
+        if name == "step" and "accelerate" in model.traits:
+            self.note_step(node, frame, Evidence(known_by="catalogue", confidence=0.9))
+            return UNKNOWN
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
@@ -186,9 +191,16 @@ class Methods(Libraries):
             self.facts.fits.add(node)
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="project", confidence=0.9))
         elif ran:
-            call = self.note_forward(node, thing, frame)
-            return with_flows(result, flows | {Flow(call.node, detached=not self.grad)})
+            return self._given_by_member(result, flows, self.note_forward(node, thing, frame))
         return result
+
+    def _given_by_member(self, result: Value, given: frozenset[Flow], call: ForwardCall) -> Value:
+        """A method's result comes from the call of the method; with gradients, or without, as each part has inside."""
+        inside = all_flows(result) - given
+        call.reaches_numpy |= any(flow.call in self.facts.numpy_inside for flow in inside)
+        if not inside:
+            return with_flows(result, given | {Flow(call.node, detached=not self.grad)})
+        return rerouted(result, given, call.node)
 
     def _object_method(
         self,
@@ -205,6 +217,9 @@ class Methods(Libraries):
         match thing.kind, name:
             case "optimizer", "step":
                 self.hand_over(everything, frame)
+                for flow in all_flows(join(everything)):
+                    # Differentiable optimizers take the loss itself.
+                    self.mark_training(flow)
                 self.note_step(node, frame, step)
                 return UNKNOWN
             case ("scaler", "step"):

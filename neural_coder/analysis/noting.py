@@ -87,8 +87,12 @@ class Noting(Expressions):
     def note_numpy(self, flows: frozenset[Flow]) -> None:
         """Values are turned into NumPy arrays, which know no bfloat16."""
         for flow in flows:
-            if not flow.converted and flow.call in self.facts.forwards:
+            if flow.converted:
+                continue
+            if flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].reaches_numpy = True
+            else:
+                self.facts.numpy_inside.add(flow.call)
 
     def note_change_in_place(self, flows: frozenset[Flow]) -> None:
         """Values are changed in place; where gradients are off, that may well be in the same block as the call."""

@@ -12,6 +12,7 @@ from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import Machine
 from neural_coder.analysis.syntax import Parsed, dotted
+from neural_coder.analysis.usage import only_computes_loss
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -140,8 +141,9 @@ class Objects(Machine):
 
     def is_loss_class(self, info: ClassInfo) -> bool:
         """Whether a module class is a loss."""
-        names = [member.node.name for member in self.lineage(info)] + self.outside_bases(info)
-        return any(catalogue.is_loss(name) for name in names)
+        lineage = self.lineage(info)
+        names = [member.node.name for member in lineage] + self.outside_bases(info)
+        return any(catalogue.is_loss(name) for name in names) or all(only_computes_loss(item.node) for item in lineage)
 
     # --- attributes -------------------------------------------------------------------------------------------------
 

@@ -254,6 +254,8 @@ class Statements(Calling):
                     name = getattr(part, "name", None) or getattr(part, "rest", None)
                     if isinstance(name, str):
                         frame.names[name] = with_flows(UNKNOWN, subject.flows)
+                if item.guard is not None:
+                    self.evaluate(item.guard, frame)
                 return self.run_block(item.body, frame)
 
             return run

@@ -28,6 +28,15 @@ def assume_lost_training(facts: Facts) -> None:
                 facts.mark_trained(call.models)
 
 
+def drop_stray_backwards(facts: Facts) -> None:
+    """Leave out backwards of plain tensors: none of a model, and nothing else in the file is part of training."""
+    busy = {call.parsed.path for call in facts.forwards.values()}
+    busy |= {call.parsed.path for call in facts.others.values()}
+    for node, backward in list(facts.backwards.items()):
+        if not backward.forwards and backward.evidence.known_by == "name" and backward.parsed.path not in busy:
+            del facts.backwards[node]
+
+
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:
     for parent in parsed.ancestors(node):
         if isinstance(parent, (*_LOOPS, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -55,10 +64,14 @@ def _in_step(facts: Facts, call: ForwardCall) -> bool:
     if not call.feeds_training:
         return False
     around = set(call.parsed.ancestors(call.node))
-    return any(
-        call.node in backward.forwards and _loop_or_function(backward.parsed, backward.node) in around
+    own = _loop_or_function(call.parsed, call.node)
+    regions = [
+        _loop_or_function(backward.parsed, backward.node)
         for backward in facts.backwards.values()
-    )
+        if call.node in backward.forwards
+    ]
+    # The whole file is around everything: what a loop collects at top level is no part of a step further down.
+    return any(region in around and (region is own or region is not call.parsed.tree) for region in regions)
 
 
 def _record(parsed: Parsed, node: ast.Call, kind: object, evidence: object) -> TrainingCall:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.syntax import Parsed, dotted
+from neural_coder.analysis.syntax import Parsed, dotted, walk_scope
 
 _TELLING = catalogue.words(
     """
@@ -20,6 +21,7 @@ _MODEL_NAME = re.compile(
 )
 
 _CALLED = "()"
+_PARAMETERS = frozenset({"Parameter", "register_parameter", "add_module"})
 
 
 def named_like_model(name: str) -> bool:
@@ -56,9 +58,11 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
     telling = methods & _TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
-    if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
+    if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children"}:
         return 2
     called = _CALLED in methods
+    if "requires_grad_" in telling and called:  # tensors have it too, but are not called
+        return 2
     if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
         return 2
     return 1 if called and named_like_model(name) else 0
@@ -74,3 +78,52 @@ def _uses(scope: ast.AST) -> dict[str, set[str]]:
             if isinstance(node.func, ast.Attribute):
                 found.setdefault(dotted(node.func.value), set()).add(node.func.attr)
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def is_training_method(function: ast.AST) -> bool:
+    """Whether a method of a module takes a step of training: it computes gradients of the parameters."""
+    if getattr(function, "name", "") in catalogue.STEP_METHODS:
+        return True
+    return any(isinstance(node, ast.Call) and _computes_gradients(node) for node in walk_scope(function))
+
+
+def _computes_gradients(call: ast.Call) -> bool:
+    if isinstance(call.func, ast.Attribute) and call.func.attr in {"backward", "manual_backward"}:
+        return True
+    # Derivatives by the inputs are part of many forwards (forces, residuals of equations).
+    by_parameters = any(
+        isinstance(node, ast.Attribute) and node.attr == "parameters"
+        for item in call.args[1:]
+        for node in ast.walk(item)
+    )
+    return dotted(call.func).endswith("autograd.grad") and by_parameters
+
+
+@functools.lru_cache(maxsize=4096)
+def only_computes_loss(node: ast.ClassDef) -> bool:
+    """Whether a module class is a loss by what it does: no parameters, no other modules, and losses of PyTorch."""
+    forward = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "forward"), None)
+    if forward is None or len(forward.args.args) < 3:
+        return False
+    calls = [dotted(item.func) for item in ast.walk(node) if isinstance(item, ast.Call)]
+    last = {name.rpartition(".")[2] for name in calls}
+    if last & (catalogue.LAYERS | catalogue.CONTAINERS | _PARAMETERS):
+        return False
+    methods = {f"self.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)} | {
+        "self.register_buffer"
+    }
+    held = {name for name in calls if name.startswith("self.")} - methods
+    losses = _held_losses(node)
+    return held <= losses and bool(losses & held or any(catalogue.LOSS_FUNCTIONS.fullmatch(name) for name in last))
+
+
+def _held_losses(node: ast.ClassDef) -> set[str]:
+    """Attributes of a class that hold losses: `self.criterion = nn.MSELoss()`."""
+    return {
+        dotted(target)
+        for item in ast.walk(node)
+        if isinstance(item, ast.Assign) and isinstance(item.value, ast.Call)
+        for target in item.targets
+        if catalogue.is_loss(dotted(item.value.func))
+    }

@@ -263,6 +263,15 @@ def models_in(value: Value, depth: int = 3) -> frozenset[ModelObject]:
     return frozenset(found)
 
 
+def loaders_in(value: Value) -> set[ast.AST]:
+    """The loaders that a value may be, by the calls that build them."""
+    return {
+        thing.site
+        for thing in value.things
+        if isinstance(thing, Object) and thing.kind == "loader" and thing.site is not None
+    }
+
+
 def replaced(value: Value, views: Mapping[Thing, Thing]) -> Value:
     """The value with some things, also inside containers, exchanged for others."""
     things: set[Thing] = set()
@@ -274,6 +283,20 @@ def replaced(value: Value, views: Mapping[Thing, Thing]) -> Value:
         else:
             things.add(views.get(thing, thing))
     return Value(frozenset(things), value.flows)
+
+
+def rerouted(value: Value, given: frozenset[Flow], call: ast.Call) -> Value:
+    """The value, also inside containers, with all flows but the given ones taken to come from one call."""
+    things: set[Thing] = set()
+    for thing in value.things:
+        if isinstance(thing, Items):
+            things.add(Items(tuple(rerouted(item, given, call) for item in thing.values)))
+        elif isinstance(thing, Many):
+            things.add(Many(rerouted(thing.item, given, call)))
+        else:
+            things.add(thing)
+    flows = (flow if flow in given else Flow(call, flow.detached, flow.converted) for flow in value.flows)
+    return Value(frozenset(things), frozenset(flows))
 
 
 def item_of(value: Value, index: int | None = None, length: int | None = None) -> Value:
