@@ -86,7 +86,8 @@ class Model:
     """An inference call of the project uses it."""
     traits: frozenset[str] = frozenset()
     """What the script itself already does with it: any of `eval`, `train`, `compile`, `channels_last`, `bfloat16`,
-    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`."""
+    `half`, `double`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate` (handed to a framework that runs it),
+    `double_backward` (gradients of its gradients are taken)."""
     evidence: Evidence
 
 

@@ -104,15 +104,15 @@ class Transform(ABC):
 
 
 OCCUPIED = {
-    "accelerate": "is already handed to neural_coder.runtime",
+    "accelerate": "is already handed to a framework that runs it (Accelerate, Fabric, DeepSpeed, Apex)",
     "compile": "is already compiled by the script",
     "data_parallel": "is spread over several devices by the script",
     "jit": "is already TorchScript",
     "quantized": "is already quantized",
 }
 """Traits of a model that another engine cannot take over, in words."""
-REDUCED = {"bfloat16": "is already in bfloat16", "half": "is already in float16"}
-"""Traits of a model whose precision is already reduced, in words."""
+REDUCED = {"bfloat16": "is already in bfloat16", "half": "is already in float16", "double": "is in float64"}
+"""Traits of a model whose precision the script has chosen itself, in words."""
 
 
 def traits_of(call: Call, facts: Analysis) -> frozenset[str]:

@@ -15,6 +15,8 @@ from neural_coder.transform import (
     why_not_accelerated,
 )
 
+TWICE = {"double_backward": "is differentiated twice, which compiled code cannot be"}
+
 
 class Compile(Transform):
     """Compile the model in place with Inductor; with frozen weights where it is only used for inference.
@@ -183,7 +185,7 @@ class Compile(Transform):
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
         """Compile each model where it is ready."""
         for model in facts.models:
-            reason = why_not(model, OCCUPIED)
+            reason = why_not(model, OCCUPIED | TWICE)
             if reason or model.ready is None:
                 yield self.leave(model.line, reason)
             elif self._may_freeze(model, facts):

@@ -163,8 +163,9 @@ def _under_autocast(facts: Facts, parsed: Parsed, node: ast.AST) -> bool:
 def _model_name(facts: Facts, call: ForwardCall) -> str | None:
     """The name of the one model that a call may run; None when there are several, or none is built in the project."""
     names = {}
+    models = call.models | facts.holders_of(call.models)
     for binding, built in model_bindings(facts):
-        if any(model.site in call.models for model in built):
+        if any(member.site in models for model in built for member in model.family()):
             names[binding.name] = binding.parsed is call.parsed
     callee = dotted(call.node.func)
     fitting = [name for name in names if callee == name or callee.startswith(f"{name}.")]

@@ -267,6 +267,7 @@ METHOD_TRAITS = {
     "train": "train",
     "cuda": "cuda",
     "half": "half",
+    "double": "double",
     "bfloat16": "bfloat16",
     "compile": "compile",
 }
@@ -381,6 +382,9 @@ FOREIGN = words(
     """
 )
 """Packages whose classes are never PyTorch modules."""
+
+ARRAY_PACKAGES = words("numpy pandas scipy sklearn skimage matplotlib seaborn cv2 PIL librosa soundfile imageio altair")
+"""Packages that turn tensors into NumPy arrays."""
 
 _TORCH_NN_PATHS = re.compile(r"torch\.nn\.modules\.\w+\.([A-Z]\w*)")
 

@@ -38,6 +38,10 @@ class BuiltModel:
     """A single layer or container of `torch.nn`."""
     consumed: bool = False
     """It became part of another module."""
+    holders: set[ast.AST] = field(default_factory=set)
+    """The models that it became part of."""
+    copied_from: ast.AST | None = None
+    """For a copy: the model that was copied."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
     origin: BuiltModel | None = None
@@ -147,6 +151,16 @@ class Facts:
     """Functions that return a model, with the model."""
     resolved: dict[ast.AST, str] = field(default_factory=dict)
     """Dotted names outside the project that callees and attributes stand for."""
+
+    def holders_of(self, sites: Iterable[ast.AST]) -> set[ast.AST]:
+        """The models that some models are parts of, at any depth."""
+        found: set[ast.AST] = set()
+        queue = list(sites)
+        while queue:
+            fresh = self.models[queue.pop()].holders - found
+            found |= fresh
+            queue.extend(fresh)
+        return found
 
     def model(self, thing: ModelObject) -> BuiltModel:
         """What is known about a model."""

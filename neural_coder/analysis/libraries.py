@@ -61,7 +61,7 @@ class Libraries(Noting):
             known = self._call_library(name, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.startswith("numpy."):
+        if name.partition(".")[0] in catalogue.ARRAY_PACKAGES:
             self.note_numpy(flows)
             return Value(frozenset(), detached(flows, converted=True))
         known = self._call_standard(name, arguments, keywords, node, frame)
@@ -148,6 +148,7 @@ class Libraries(Noting):
                 if node not in self.facts.models:
                     copied = BuiltModel(node, frame.parsed, old.evidence, old.qualified_name, old.library, old.kind)
                     copied.layers_known = old.layers_known
+                    copied.copied_from = old.site
                     self.facts.models[node] = copied
                 new = self.facts.models[node]
                 self.fresh[-1].add(node)
@@ -208,7 +209,7 @@ class Libraries(Noting):
             return of(Items((join(everything[:1]), of(Object("optimizer")))))
         if name in catalogue.TUPLE_BUILDERS:
             return self._tuple_of_model(name, node, frame)
-        return self._build(name, node, frame)
+        return self._build(name, arguments, node, frame)
 
     def _gradients(self, node: ast.Call, keywords: dict[str, Value], frame: Frame, flows: frozenset[Flow]) -> Value:
         """Gradients as values: the end of a step, or (with `create_graph`) something that a loss is made of."""
@@ -217,6 +218,8 @@ class Libraries(Noting):
             return of(Many(Value(frozenset(), detached(flows))))
         for flow in flows:
             self.mark_training(flow)
+            for site in self.facts.forwards[flow.call].models if flow.call in self.facts.forwards else ():
+                self.facts.models[site].traits.add("double_backward")
         return of(Many(Value(frozenset(), flows)))
 
     def _context(self, effect: str, arguments: list[Value]) -> Value:
@@ -279,7 +282,7 @@ class Libraries(Noting):
         self.fresh[-1].add(node)
         return of(ModelObject(node))
 
-    def _build(self, name: str, node: ast.Call, frame: Frame) -> Value | None:
+    def _build(self, name: str, arguments: list[Value], node: ast.Call, frame: Frame) -> Value | None:
         """What the catalogue says about a call: the class (or function) itself, or a method that builds one."""
         last = name.rpartition(".")[2]
         base = name.rpartition(".")[0] if last in catalogue.BUILDING_METHODS else name
@@ -290,6 +293,9 @@ class Libraries(Noting):
             return None
         if name.startswith("transformers.") and base == name and last.startswith("Auto"):
             return None
+        given = models_in(join(arguments[:1]))
+        if name.startswith("peft.") and given:
+            return of(*given)
         return of(self.library_model(name, entry, node, frame))
 
     def library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:

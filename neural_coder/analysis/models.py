@@ -20,7 +20,11 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
         for site in binding.sites
         for model in facts.models[site].family()
     }
-    extra = [binding for binding in facts.aliases.values() if not binding.sites & bound]
+    extra = [
+        binding
+        for binding in facts.aliases.values()
+        if not binding.sites & bound and not any(facts.models[site].consumed for site in binding.sites)
+    ]
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
@@ -36,22 +40,55 @@ def _is_part(model: BuiltModel, binding: Binding) -> bool:
 
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
     """The models that a file builds."""
+    relatives = _Relatives(facts)
     return tuple(
-        _record(facts, binding, built)
+        _record(facts, relatives, binding, built)
         for binding, built in model_bindings(facts)
         if binding.parsed.path.resolve() == parsed.path.resolve()
     )
 
 
-def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
+class _Relatives:
+    """What models are parts of what others, and which of them are run by themselves."""
+
+    def __init__(self, facts: Facts):
+        self.facts = facts
+        self.run = {site for call in facts.forwards.values() for site in call.models}
+        self.copies: dict[ast.AST, set[ast.AST]] = {}
+        self.parts: dict[ast.AST, set[ast.AST]] = {}
+        for model in list(facts.models.values()):
+            if model.copied_from is not None:
+                self.copies.setdefault(model.copied_from, set()).add(model.site)
+            for holder in facts.holders_of([model.site]):
+                self.parts.setdefault(holder, set()).add(model.site)
+
+    def around(self, built: list[BuiltModel]) -> list[BuiltModel]:
+        """The models that hold some models, and the models that these hold."""
+        own = {model.site for item in built for model in item.family()}
+        below = set().union(*(self.parts.get(site, set()) for site in own))
+        return [self.facts.models[site] for site in self.facts.holders_of(own) | below]
+
+    def only_part(self, model: BuiltModel) -> bool:
+        """Whether a model (or its copies) only works inside of another."""
+        own = {member.site for member in model.family()}
+        copies = set().union(*(self.copies.get(site, set()) for site in own))
+        held = model.consumed or any(self.facts.models[site].consumed for site in copies)
+        return held and not own & self.run
+
+
+def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[BuiltModel]) -> Model:
     parsed = binding.parsed
     first = min(built, key=lambda model: (model.parsed is not parsed, getattr(model.site, "lineno", 0)))
     name, ready, why = ready_after(facts, binding)
+    if all(relatives.only_part(model) for model in built):
+        ready, why = None, "it only works as a part of another model"
+    around = relatives.around(built)
+    holding = [model for model in around if model.site in facts.holders_of(item.site for item in built)]
     names = {model.qualified_name for model in built}
     libraries = {model.library for model in built}
     span = parsed.span(binding.statement)
     layers = frozenset().union(*(model.layers for model in built))
-    traits = frozenset().union(*(model.traits for model in built))
+    traits = frozenset().union(*(model.traits for model in [*built, *holding]))
     return Model(
         name=name,
         line=span.line,
@@ -63,7 +100,7 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
         ready=parsed.span(ready) if ready is not None else None,
         why_not_ready=why,
         layers=layers if layers or all(model.layers_known for model in built) else None,
-        trained=any(model.trained for model in built),
+        trained=any(model.trained for model in [*built, *around]),
         inferred=any(model.inferred for model in built),
         traits=traits,
         evidence=_evidence(binding, first),

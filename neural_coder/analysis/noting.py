@@ -139,6 +139,8 @@ class Noting(Expressions):
             model.traits.add("bfloat16")
         elif "float16" in text or "torch.half" in text:
             model.traits.add("half")
+        elif "float64" in text or "torch.double" in text:
+            model.traits.add("double")
         if any(isinstance(known := constant(value), str) and known.startswith("cuda") for value in arguments):
             model.traits.add("cuda")
 

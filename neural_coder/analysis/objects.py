@@ -312,6 +312,7 @@ class Objects(Machine):
                     inner = self.facts.model(part)
                     if inner is not outer:
                         inner.consumed = True
+                        inner.holders.add(outer.site)
                         outer.layers |= inner.layers
 
     def cut(self, value: Value) -> Value:

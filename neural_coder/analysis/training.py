@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 
 from neural_coder.analysis.calls import is_site, is_training, record_of
 from neural_coder.analysis.facts import BackwardCall, Facts, ForwardCall, Stack
 from neural_coder.analysis.syntax import Parsed, dotted, has_suspension, walk_scope
 from neural_coder.records import Span, TrainingCall, TrainingStep
+
+
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """Where the ways to a forward and to a backward part."""
+
+    function: ast.AST
+    first: ast.stmt
+    """The statement on the way to the forward."""
+    last: ast.stmt
+    """The statement on the way to the backward."""
+    way: Stack
+    """All statements on the way to the forward."""
+
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
@@ -100,7 +115,8 @@ def _step(facts: Facts, backward: BackwardCall) -> TrainingStep:
     ]
     forwards.sort(key=lambda call: (call.parsed is not parsed, call.node.lineno, call.node.col_offset))
     records = tuple(record_of(facts, call) for call in forwards)
-    span, why = _forward_and_loss(facts, backward, forwards)
+    meetings = [_meetings(forward.stacks, backward.stacks) for forward in forwards]
+    span, why = _forward_and_loss(facts, backward, forwards, meetings)
     return TrainingStep(
         forwards=records,
         backward=_record(parsed, backward.node, "backward", backward.evidence),
@@ -108,7 +124,27 @@ def _step(facts: Facts, backward: BackwardCall) -> TrainingStep:
         scope=parsed.scope(backward.node),
         forward_and_loss=span,
         why_not=why,
-        autocast=bool(records) and all(record.autocast for record in records),
+        autocast=bool(records)
+        and all(
+            record.autocast or _all_under_autocast(facts, found)
+            for record, found in zip(records, meetings, strict=True)
+        ),
+    )
+
+
+def _all_under_autocast(facts: Facts, meetings: list[_Meeting]) -> bool:
+    """Whether a forward runs under autocast on every way that leads to this backward (it may not on others)."""
+    items = [
+        [
+            item
+            for _, statement in meeting.way
+            if isinstance(statement, ast.With | ast.AsyncWith)
+            for item in statement.items
+        ]
+        for meeting in meetings
+    ]
+    return bool(items) and all(
+        any(facts.contexts.get(item.context_expr) == "autocast" for item in found) for found in items
     )
 
 
@@ -131,42 +167,38 @@ def _following_step(facts: Facts, backward: BackwardCall) -> TrainingCall | None
     return _record(parsed, nearest.node, "optimizer_step", nearest.evidence)
 
 
-def _forward_and_loss(facts: Facts, backward: BackwardCall, forwards: list[ForwardCall]) -> tuple[Span | None, str]:
+def _forward_and_loss(
+    facts: Facts, backward: BackwardCall, forwards: list[ForwardCall], meetings: list[list[_Meeting]]
+) -> tuple[Span | None, str]:
     """The run of statements from the first forward to the loss, in the block that also holds the backward."""
     if not forwards:
         return None, "no forward was found that leads to this backward"
-    pairs = set()
-    for forward in forwards:
-        meeting = _meeting(forward.stacks, backward.stacks)
-        if meeting is None:
-            return None, "the forward and the backward are in functions that do not call each other"
-        pairs.add(meeting)
-    functions = {function for function, _, _ in pairs}
+    if not all(meetings):
+        return None, "the forward and the backward are in functions that do not call each other"
+    ways = [meeting for found in meetings for meeting in found]
+    functions = {meeting.function for meeting in ways}
     if len(functions) > 1:
         return None, "the forwards lead to the backward on different ways"
     parsed = _file_of(facts, backward, forwards, next(iter(functions)))
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
-    firsts = {first for _, first, _ in pairs}
-    lasts = {last for _, _, last in pairs}
-    return _range(facts, parsed, firsts, lasts)
+    return _range(facts, parsed, {meeting.first for meeting in ways}, {meeting.last for meeting in ways})
 
 
-def _meeting(left: set[Stack], right: set[Stack]) -> tuple[ast.AST, ast.stmt, ast.stmt] | None:
-    """The function in which two calls come from different statements, and these statements."""
-    best = None
+def _meetings(left: set[Stack], right: set[Stack]) -> list[_Meeting]:
+    """The functions in which two calls come from different statements: of all ways there, those that part last."""
+    found: dict[int, list[_Meeting]] = {}
     for one in left:
         for other in right:
-            same = 0
-            while same < min(len(one), len(other)) and one[same] == other[same]:
-                same += 1
-            if same < min(len(one), len(other)) and one[same][0] is other[same][0]:
-                if best is None or same > best[0]:
-                    best = (same, (one[same][0], one[same][1], other[same][1]))
-            elif same == min(len(one), len(other)) and same and (best is None or same > best[0]):
-                shared = one[same - 1]
-                best = (same, (shared[0], shared[1], shared[1]))
-    return best[1] if best else None
+            shortest = min(len(one), len(other))
+            same = next((index for index in range(shortest) if one[index] != other[index]), shortest)
+            if same < shortest and one[same][0] is other[same][0]:
+                meeting = _Meeting(one[same][0], one[same][1], other[same][1], one)
+                found.setdefault(same, []).append(meeting)
+            elif same == shortest and same:
+                function, statement = one[same - 1]
+                found.setdefault(same, []).append(_Meeting(function, statement, statement, one))
+    return found[max(found)] if found else []
 
 
 def _file_of(facts: Facts, backward: BackwardCall, forwards: list[ForwardCall], function: ast.AST) -> Parsed | None:

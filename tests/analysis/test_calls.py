@@ -264,3 +264,98 @@ def test_every_span_of_this_file_is_that_of_its_node() -> None:
     for node in ast.walk(parsed.tree):
         if isinstance(node, ast.Call):
             assert parsed.text(node) == ast.get_source_segment(source.text, node)
+
+
+PARTS = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.head(x)
+
+
+def build():
+    return Net()
+
+
+net = build()
+"""
+
+
+def test_training_a_part_trains_the_whole(tmp_path: Path) -> None:
+    facts, _ = facts_of(PARTS + "net.head(x).sum().backward()\nnet(x)\n", tmp_path)
+    trained = {model.name: model.trained for model in facts.models}
+    assert trained == {"model": False, "net": True}
+    assert [step.forwards[0].model for step in facts.steps] == ["net"]
+
+
+def test_a_part_has_the_traits_of_the_whole(tmp_path: Path) -> None:
+    code = PARTS + "outer = nn.Sequential(net)\nouter.half()\nouter(x)\nnet(x)\nouter(x).sum().backward()\n"
+    facts, _ = facts_of(code, tmp_path)
+    part = next(model for model in facts.models if model.name == "net")
+    assert "half" in part.traits
+    assert part.trained
+
+
+def test_a_model_that_is_differentiated_twice_says_so(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        x.requires_grad_()
+        slope = torch.autograd.grad(model(x).sum(), x, create_graph=True)[0]
+        slope.square().sum().backward()
+        """,
+        tmp_path,
+    )
+    assert "double_backward" in facts.models[0].traits
+    assert facts.models[0].trained
+    assert not facts.inference
+
+
+@pytest.mark.parametrize("package", ["numpy", "pandas", "scipy.stats", "matplotlib.pyplot"])
+def test_packages_that_work_on_arrays_are_told(package: str, tmp_path: Path) -> None:
+    facts, _ = facts_of(f"import {package} as other\nother.use({{'a': model(x)[0]}})\n", tmp_path)
+    assert facts.inference[0].reaches_numpy
+
+
+def test_a_method_that_gives_arrays_is_told(tmp_path: Path) -> None:
+    code = """
+        class Agent(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.actor = nn.Linear(2, 2)
+
+            def act(self, x):
+                with torch.no_grad():
+                    return self.actor(x).numpy(), self.actor(x).argmax().item()
+
+        agent = Agent()
+        array, number = agent.act(x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert [(call.callee, call.reaches_numpy) for call in facts.inference] == [("agent.act", True)]
+
+
+def test_autocast_on_the_way_to_this_backward_counts(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        def loss_of(x):
+            return model(x).sum()
+        before = loss_of(x).item()
+        for _ in range(3):
+            with torch.autocast("cpu"):
+                loss = loss_of(x)
+            loss.backward()
+        """,
+        tmp_path,
+    )
+    assert facts.steps[0].autocast
+    assert not facts.steps[0].forwards[0].autocast
+
+
+def test_all_calls_that_lead_to_a_backward_are_in_its_run(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        "def f(part):\n    return model(part).sum()\na = f(x)\nb = f(x)\nloss = a + b\nloss.backward()\n", tmp_path
+    )
+    assert text_at(text, facts.steps[0].forward_and_loss) == "a = f(x)\nb = f(x)\nloss = a + b"
