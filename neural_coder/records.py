@@ -81,7 +81,7 @@ class Model:
     layers: frozenset[str] | None = None
     """Class names of layers it is known to hold (`Conv2d`, `Linear`, `LSTM`); None when that is unknown."""
     trained: bool = False
-    """A training step of the project trains it."""
+    """A training step of the project trains it, or its weights follow those of such a model."""
     inferred: bool = False
     """An inference call of the project uses it."""
     traits: frozenset[str] = frozenset()

@@ -172,7 +172,7 @@ class Bf16(Transform):
             reason = reason or alone.get(step.scope, "")
             if reason or step.forward_and_loss is None:
                 yield self.leave(step.backward.line, reason)
-            else:
+            elif step.forward_and_loss not in wrapped:  # one forward may serve several backwards
                 wrapped.append(step.forward_and_loss)
                 yield Wrap(at=step.forward_and_loss, item=ITEM, reason="forward and loss run in bfloat16")
         if steps and not wrapped and any(reason != ALREADY for _, reason in steps):

@@ -274,6 +274,8 @@ class Expressions(Bindings):
         elif isinstance(target, ast.Attribute):
             base = self.evaluate(target.value, frame)
             value = self.bound_value(target, value, frame, statement, source, base)
+            if target.attr == "data":
+                self.note_update(base)
             if isinstance(target.value, ast.Name) and target.value.id == frame.self_name:
                 frame.names[f"{frame.self_name}.{target.attr}"] = value
             self.set_attribute(base, target.attr, value)

@@ -96,6 +96,8 @@ class BackwardCall:
     parsed: Parsed
     evidence: Evidence
     forwards: set[ast.Call] = field(default_factory=set)
+    reached: set[ast.Call] = field(default_factory=set)
+    """Those of the forwards that gradients flow back to."""
     stacks: set[Stack] = field(default_factory=set)
 
 
@@ -141,6 +143,8 @@ class Facts:
     optimizer_names: dict[ast.AST, str] = field(default_factory=dict)
     contexts: dict[ast.AST, str] = field(default_factory=dict)
     """Expressions of `with` items and decorators: `no_grad`, `inference_mode`, `autocast`, `enable_grad`."""
+    follows: dict[ast.AST, set[ast.AST]] = field(default_factory=dict)
+    """For a model: the models whose weights it was given."""
     numpy_inside: set[ast.Call] = field(default_factory=set)
     """Calls inside of modules whose results became NumPy arrays."""
     fits: set[ast.AST] = field(default_factory=set)

@@ -123,6 +123,10 @@ class Machine(ABC):
         """The value of a function definition or lambda."""
 
     @abstractmethod
+    def note_update(self, value: Value) -> None:
+        """Take note that a value, maybe a parameter of a model, is changed in place."""
+
+    @abstractmethod
     def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
         """What calling a model gives, which is noted as a site."""
 

@@ -20,6 +20,7 @@ from neural_coder.analysis.values import (
     ModelObject,
     Object,
     Outside,
+    Super,
     Value,
     all_flows,
     detached,
@@ -57,6 +58,10 @@ class Methods(Libraries):
             ]
             return join(results)
         for thing in receiver.things:
+            inherited = thing.self_thing if isinstance(thing, Super) else None
+            if isinstance(inherited, ModelObject) and callee.attr in catalogue.SELF_METHODS and not own:
+                self.note_traits(self.facts.model(inherited), node, callee.attr, arguments, keywords)
+                return of(inherited)
             if isinstance(thing, Object):
                 known = self._object_method(thing, node, callee.attr, arguments, keywords, flows, frame)
                 if known is not None:
@@ -139,6 +144,17 @@ class Methods(Libraries):
         self.note_traits(model, node, name, arguments, keywords)
         if name in catalogue.SELF_METHODS:
             return of(thing)
+        if name in {"parameters", "named_parameters"}:
+            parameter = of(Object("parameter", thing.site))
+            return of(Many(parameter if name == "parameters" else of(Items((UNKNOWN, parameter)))), flows=flows)
+        if name == "state_dict":
+            return of(Object("state", thing.site), flows=flows)
+        if name == "load_state_dict":
+            given = {
+                part.site for part in join(arguments[:1]).things if isinstance(part, Object) and part.kind == "state"
+            }
+            self.facts.follows.setdefault(thing.site, set()).update(site for site in given if site is not None)
+            return UNKNOWN
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
             return UNKNOWN
@@ -215,6 +231,9 @@ class Methods(Libraries):
         everything = [*arguments, *keywords.values()]
         step = Evidence(known_by="import", confidence=0.99)
         match thing.kind, name:
+            case "parameter", ("copy_" | "lerp_" | "add_" | "sub_" | "mul_"):
+                self.note_update(of(thing))
+                return of(thing)
             case "optimizer", "step":
                 self.hand_over(everything, frame)
                 for flow in all_flows(join(everything)):

@@ -68,6 +68,11 @@ class _Relatives:
         below = set().union(*(self.parts.get(site, set()) for site in own))
         return [self.facts.models[site] for site in self.facts.holders_of(own) | below]
 
+    def followed(self, built: list[BuiltModel]) -> list[BuiltModel]:
+        """The models whose weights some models were given."""
+        own = {member.site for model in built for member in model.family()}
+        return [self.facts.models[site] for mine in own for site in self.facts.follows.get(mine, ())]
+
     def only_part(self, model: BuiltModel) -> bool:
         """Whether a model (or its copies) only works inside of another."""
         own = {member.site for member in model.family()}
@@ -100,7 +105,7 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
         ready=parsed.span(ready) if ready is not None else None,
         why_not_ready=why,
         layers=layers if layers or all(model.layers_known for model in built) else None,
-        trained=any(model.trained for model in [*built, *around]),
+        trained=any(model.trained for model in [*built, *around, *relatives.followed(built)]),
         inferred=any(model.inferred for model in built),
         traits=traits,
         evidence=_evidence(binding, first),

@@ -60,6 +60,8 @@ class Noting(Expressions):
             call.stacks.add(tuple(self.stack))
         for flow in flows:
             call.forwards.add(flow.call)
+            if not flow.detached:
+                call.reached.add(flow.call)
             self.mark_training(flow)
         self.ran_backward = True
 
@@ -99,6 +101,12 @@ class Noting(Expressions):
         for flow in flows if self.grad else ():
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].changed_in_place = True
+
+    def note_update(self, value: Value) -> None:
+        """Parameters are changed by hand: by gradients, or towards those of a model that is trained."""
+        for thing in value.things:
+            if isinstance(thing, Object) and thing.kind == "parameter" and thing.site is not None:
+                self.facts.mark_trained({thing.site})
 
     def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
         base = self.evaluate(target.value, frame)

@@ -272,6 +272,8 @@ class Objects(Machine):
     def _object_attribute(self, thing: Object, name: str) -> Value:
         if thing.kind == "holder" and thing.site is not None and not catalogue.NO_MODEL_PARTS.search(name):
             return of(self.placeholder(thing.site, self._file_of(thing.site), f"held as {name}"))
+        if thing.kind == "parameter" and name == "data":
+            return of(thing)
         if thing.kind == "trainer" and name in {"model", "lightning_module"} and thing.models:
             return of(*thing.models)
         return UNKNOWN

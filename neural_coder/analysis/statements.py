@@ -84,6 +84,7 @@ class Statements(Calling):
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
         target = self.evaluate(node.target, frame)
         self.note_change_in_place(target.flows)
+        self.note_update(target)
         value = join((target, self.evaluate(node.value, frame)))
         self.assign(node.target, value, frame, node, None)
 

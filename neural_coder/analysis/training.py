@@ -40,6 +40,7 @@ def assume_lost_training(facts: Facts) -> None:
             if call.grad and call.parsed is backward.parsed and _loop_or_function(call.parsed, call.node) is region:
                 call.training = True
                 backward.forwards.add(call.node)
+                backward.reached.add(call.node)
                 facts.mark_trained(call.models)
 
 
@@ -102,7 +103,12 @@ def _record(parsed: Parsed, node: ast.Call, kind: object, evidence: object) -> T
 
 def find_steps(facts: Facts, parsed: Parsed) -> tuple[TrainingStep, ...]:
     """The training steps whose backward stands in a file."""
-    steps = [_step(facts, backward) for backward in facts.backwards.values() if backward.parsed is parsed]
+    steps = [
+        _step(facts, backward)
+        for backward in facts.backwards.values()
+        # Where a model's output only comes in detached, something else is trained (a temperature, say).
+        if backward.parsed is parsed and (backward.reached or not backward.forwards)
+    ]
     return tuple(sorted(steps, key=lambda step: step.backward.call))
 
 
@@ -110,7 +116,7 @@ def _step(facts: Facts, backward: BackwardCall) -> TrainingStep:
     parsed = backward.parsed
     forwards = [
         facts.forwards[call]
-        for call in backward.forwards
+        for call in backward.reached
         if call in facts.forwards and facts.forwards[call].training and is_site(facts, facts.forwards[call])
     ]
     forwards.sort(key=lambda call: (call.parsed is not parsed, call.node.lineno, call.node.col_offset))
@@ -215,13 +221,26 @@ def _range(facts: Facts, parsed: Parsed, firsts: set[ast.stmt], lasts: set[ast.s
     if block is None:
         return None, "the forward and the backward are not in one block"
     stop = min(positions[statement] for statement in lasts)
+    group = _backwards_around(facts, block, stop)
     # Forwards before another backward belong to that one's run (a GAN's generator serves two steps).
-    barrier = max((index for index in range(stop) if _holds_backward(facts, block[index])), default=-1)
+    barrier = max((index for index in range(group[0]) if _holds_backward(facts, block[index])), default=-1)
     starts = [positions[statement] for statement in firsts if positions[statement] > barrier]
     start = min(starts, default=stop)
-    if start >= stop:
+    if start >= group[0]:
         return None, "no forward stands between this backward and the one before, in one block"
-    end = _end_of_loss(facts, block, start, stop)
+    if len(group) > 1:
+        behind = set().union(*(_names_bound(statement) for statement in block[group[0] : stop]))
+        if behind & _names_read(block[stop]):
+            return None, "a part of the loss is computed behind another backward"
+        trained = {
+            statement
+            for call in facts.forwards.values()
+            if call.training
+            for way in call.stacks
+            for _, statement in way
+        }
+        start = min(index for index in range(barrier + 1, start + 1) if block[index] in trained)
+    end = _end_of_loss(facts, block, start, group)
     run = block[start : end + 1]
     for statement in run:
         if any(node in facts.backwards or _is_step(facts, node) for node in ast.walk(statement)):
@@ -232,6 +251,16 @@ def _range(facts: Facts, parsed: Parsed, firsts: set[ast.stmt], lasts: set[ast.s
         if any(isinstance(node, ast.Return) for node in (statement, *walk_scope(statement))):
             return None, "a statement between the forward and the loss returns"
     return parsed.span_of_run(run[0], run[-1]), ""
+
+
+def _backwards_around(facts: Facts, block: list[ast.stmt], stop: int) -> list[int]:
+    """The backwards of a block that no forward parts from one of them: they share what was run before."""
+    ran = {statement for statement, _ in facts.forward_statements}
+    first = stop
+    while first and block[first - 1] not in ran:
+        first -= 1
+    last = next((index for index in range(stop + 1, len(block)) if block[index] in ran), len(block))
+    return [index for index in range(first, last) if index == stop or _holds_backward(facts, block[index])]
 
 
 def _holds_backward(facts: Facts, statement: ast.stmt) -> bool:
@@ -261,11 +290,11 @@ def _common_block(parsed: Parsed, statements: set[ast.stmt]) -> tuple[list[ast.s
     return None, {}
 
 
-def _end_of_loss(facts: Facts, block: list[ast.stmt], start: int, stop: int) -> int:
-    """The last statement before the backward that makes something that the backward needs."""
-    needed = _names_read(block[stop])
+def _end_of_loss(facts: Facts, block: list[ast.stmt], start: int, group: list[int]) -> int:
+    """The last statement before some backwards that makes something that they need."""
+    needed = set().union(*(_names_read(block[index]) for index in group))
     end = start
-    for index in range(stop - 1, start, -1):
+    for index in range(group[0] - 1, start, -1):
         bound = _names_bound(block[index])
         if bound & needed:
             end = max(end, index)

@@ -135,7 +135,7 @@ class Object:
 
     kind: Literal[
         "optimizer", "loader", "loss", "scaler", "accelerator", "trainer", "no_grad", "inference_mode", "autocast",
-        "enable_grad", "scheduler", "dataset", "holder", "transform", "other",
+        "enable_grad", "scheduler", "dataset", "holder", "transform", "parameter", "state", "other",
     ]  # fmt: skip
     site: ast.AST | None = None
     models: frozenset[ModelObject] = frozenset()

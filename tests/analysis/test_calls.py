@@ -359,3 +359,78 @@ def test_all_calls_that_lead_to_a_backward_are_in_its_run(tmp_path: Path) -> Non
         "def f(part):\n    return model(part).sum()\na = f(x)\nb = f(x)\nloss = a + b\nloss.backward()\n", tmp_path
     )
     assert text_at(text, facts.steps[0].forward_and_loss) == "a = f(x)\nb = f(x)\nloss = a + b"
+
+
+def test_backwards_that_share_a_forward_share_its_run(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        """
+        out = model(x)
+        one = out.sum()
+        two = (out * out).sum()
+        one.backward(retain_graph=True)
+        print("between")
+        two.backward()
+        again = model(x).mean()
+        again.backward()
+        """,
+        tmp_path,
+    )
+    shared = "out = model(x)\none = out.sum()\ntwo = (out * out).sum()"
+    assert [text_at(text, step.forward_and_loss) for step in facts.steps] == [shared, shared, "again = model(x).mean()"]
+
+
+def test_a_loss_behind_another_backward_has_no_run(tmp_path: Path) -> None:
+    code = "out = model(x)\none = out.sum()\none.backward(retain_graph=True)\ntwo = out.mean()\ntwo.backward()\n"
+    facts, text = facts_of(code, tmp_path)
+    assert text_at(text, facts.steps[0].forward_and_loss) == "out = model(x)\none = out.sum()"
+    assert facts.steps[1].forward_and_loss is None
+    assert "behind another backward" in facts.steps[1].why_not
+
+
+def test_a_backward_that_no_model_is_reached_by_is_no_step_of_one(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        scale = torch.zeros(1, requires_grad=True)
+        out = model(x)
+        (scale * out.detach()).sum().backward()
+        out.sum().backward()
+        """,
+        tmp_path,
+    )
+    assert [call.kind for call in facts.training] == ["forward", "backward", "backward"]
+    assert [step.backward.line for step in facts.steps] == [9]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        "target.load_state_dict(model.state_dict())",
+        "target.load_state_dict(copy.deepcopy(model.state_dict()))",
+        "for a, b in zip(target.parameters(), model.parameters()):\n    a.data.copy_(0.9 * a.data + 0.1 * b.data)",
+        "for a, b in zip(target.parameters(), model.parameters()):\n    a.data = 0.9 * a.data + 0.1 * b.data",
+        "with torch.no_grad():\n    for a in target.parameters():\n        a -= 0.1 * a.grad",
+    ],
+)
+def test_a_model_whose_weights_follow_counts_as_trained(update: str, tmp_path: Path) -> None:
+    code = f"import copy\ntarget = nn.Sequential(nn.Linear(2, 2))\nmodel(x).sum().backward()\n{update}\ntarget(x)\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert {model.name: model.trained for model in facts.models} == {"model": True, "target": True}
+    facts, _ = facts_of(code.replace(update, "target.load_state_dict(torch.load('x'))"), tmp_path)
+    assert {model.name: model.trained for model in facts.models} == {"model": True, "target": False}
+
+
+def test_a_method_that_hands_on_to_the_module_gives_the_model(tmp_path: Path) -> None:
+    code = """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(2, 2)
+
+            def to(self, device):
+                return super().to(device)
+
+        net = Net().to("cuda")
+        net(x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert [model.layers for model in facts.models if model.name == "net"] == [{"Linear"}]
