@@ -17,6 +17,7 @@ from neural_coder.analysis.values import (
     FunctionInfo,
     Items,
     Many,
+    ModelObject,
     Object,
     Outside,
     Value,
@@ -290,9 +291,21 @@ class Expressions(Bindings):
         length = None if any(isinstance(item, ast.Starred) for item in target.elts) else len(target.elts)
         for index, item in enumerate(target.elts):
             part = item_of(value, index if length is not None else None, length)
+            if index == 0:
+                part = join((part, self._with_extras(value)))
             if isinstance(item, ast.Starred):
                 part = item_of(value)
             self.assign(item, part, frame, statement, source)
+
+    def _with_extras(self, value: Value) -> Value:
+        """The model of what a library gives together with other things when it is asked to: `model, utils = load()`."""
+        models = (thing for thing in value.things if isinstance(thing, ModelObject))
+        known = frozenset(
+            thing
+            for thing in models
+            if (model := self.facts.model(thing)).library != "project" and not model.is_layer and not model.placeholder
+        )
+        return Value(known) if known else UNKNOWN
 
     def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
         base = self.evaluate(target.value, frame)
