@@ -199,7 +199,10 @@ class Calling(Methods):
                 return of(self.note_loader(node, self.qualified(info), known, frame))
             entry = catalogue.builder(name)
             if entry is not None and entry.gives == "pipeline" and node is not None:
-                return self._construct_pipeline(name, entry, info, node, frame)
+                thing = self.library_model(name, entry, node, frame)
+                self.facts.model(thing).classes.add(info)
+                self.hold(thing, [*arguments, *keywords.values()])
+                return of(thing)
         instance = Instance(info, node)
         if node is not None and self._is_iterable(info) and node not in self.facts.loaders:
             known = Evidence(known_by="project", confidence=0.8, note="its items are fed to a model")
@@ -210,14 +213,6 @@ class Calling(Methods):
                 self.set_attribute(of(instance), "model", of(*given))
         self._initialise(instance, info, arguments, keywords, node, frame)
         return of(instance, flows=flows)
-
-    def _construct_pipeline(
-        self, name: str, entry: catalogue.Builder, info: ClassInfo, node: ast.Call, frame: Frame
-    ) -> Value:
-        """An instance of a class that the project derives from a library's pipeline."""
-        thing = self.library_model(name, entry, node, frame)
-        self.facts.model(thing).classes.add(info)
-        return of(thing)
 
     def _is_iterable(self, info: ClassInfo) -> bool:
         members = {name for member in self.lineage(info) for name in member.members}

@@ -209,7 +209,7 @@ class Libraries(Noting):
             return of(Items((join(everything[:1]), of(Object("optimizer")))))
         if name in catalogue.TUPLE_BUILDERS:
             return self._tuple_of_model(name, node, frame)
-        return self._build(name, arguments, node, frame)
+        return self._build(name, arguments, keywords, node, frame)
 
     def _gradients(self, node: ast.Call, keywords: dict[str, Value], frame: Frame, flows: frozenset[Flow]) -> Value:
         """Gradients as values: the end of a step, or (with `create_graph`) something that a loss is made of."""
@@ -282,7 +282,9 @@ class Libraries(Noting):
         self.fresh[-1].add(node)
         return of(ModelObject(node))
 
-    def _build(self, name: str, arguments: list[Value], node: ast.Call, frame: Frame) -> Value | None:
+    def _build(
+        self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.Call, frame: Frame
+    ) -> Value | None:
         """What the catalogue says about a call: the class (or function) itself, or a method that builds one."""
         last = name.rpartition(".")[2]
         base = name.rpartition(".")[0] if last in catalogue.BUILDING_METHODS else name
@@ -296,7 +298,16 @@ class Libraries(Noting):
         given = models_in(join(arguments[:1]))
         if name.startswith("peft.") and given:
             return of(*given)
-        return of(self.library_model(name, entry, node, frame))
+        thing = self.library_model(name, entry, node, frame)
+        if entry.gives == "pipeline":
+            self.hold(thing, [*arguments, *keywords.values()])
+        return of(thing)
+
+    def hold(self, pipeline: ModelObject, given: list[Value]) -> None:
+        """A pipeline runs the models that it is given."""
+        for part in models_in(join(given)):
+            if part != pipeline:
+                self.facts.model(part).holders.add(pipeline.site)
 
     def library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:
         """A model that a library builds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Binding, BuiltModel, Facts
@@ -41,11 +42,19 @@ def _is_part(model: BuiltModel, binding: Binding) -> bool:
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
     """The models that a file builds."""
     relatives = _Relatives(facts)
-    return tuple(
+    records = [
         _record(facts, relatives, binding, built)
         for binding, built in model_bindings(facts)
         if binding.parsed.path.resolve() == parsed.path.resolve()
-    )
+    ]
+    # `self.target` is built in one method, built anew in another and trained in a third.
+    trained = {(_owner(model), model.name) for model in records if model.trained and model.name.startswith("self.")}
+    return tuple(replace(model, trained=model.trained or (_owner(model), model.name) in trained) for model in records)
+
+
+def _owner(model: Model) -> str:
+    """The class in whose method a model is built."""
+    return model.scope.rpartition(".")[0]
 
 
 class _Relatives:
@@ -68,6 +77,13 @@ class _Relatives:
         below = set().union(*(self.parts.get(site, set()) for site in own))
         return [self.facts.models[site] for site in self.facts.holders_of(own) | below]
 
+    def runs_others(self, pipeline: BuiltModel) -> bool:
+        """Whether a pipeline was given models that the project builds and names."""
+        own = {member.site for member in pipeline.family()}
+        below = set().union(*(self.parts.get(site, set()) for site in own))
+        named = {site for binding in self.facts.bindings.values() for site in binding.sites}
+        return any(member.site in named for site in below for member in self.facts.models[site].family())
+
     def followed(self, built: list[BuiltModel]) -> list[BuiltModel]:
         """The models whose weights some models were given."""
         own = {member.site for model in built for member in model.family()}
@@ -87,6 +103,8 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
     name, ready, why = ready_after(facts, binding)
     if all(relatives.only_part(model) for model in built):
         ready, why = None, "it only works as a part of another model"
+    if all(model.kind == "pipeline" and relatives.runs_others(model) for model in built):
+        ready, why = None, "it runs a model that it was given, which has a place of its own"
     around = relatives.around(built)
     holding = [model for model in around if model.site in facts.holders_of(item.site for item in built)]
     names = {model.qualified_name for model in built}
@@ -106,7 +124,7 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
         why_not_ready=why,
         layers=layers if layers or all(model.layers_known for model in built) else None,
         trained=any(model.trained for model in [*built, *around, *relatives.followed(built)]),
-        inferred=any(model.inferred for model in built),
+        inferred=any(model.inferred for model in [*built, *(item for item in holding if item.kind == "pipeline")]),
         traits=traits,
         evidence=_evidence(binding, first),
     )

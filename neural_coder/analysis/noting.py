@@ -85,6 +85,7 @@ class Noting(Expressions):
         self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "fit", evidence))
         for thing in models_in(join(models)):
             self.facts.mark_trained({thing.site})
+            self.facts.forward_statements.update((statement, thing.site) for _, statement in self.stack)
 
     def note_numpy(self, flows: frozenset[Flow]) -> None:
         """Values are turned into NumPy arrays, which know no bfloat16."""

@@ -182,8 +182,10 @@ class Statements(Calling):
     def _loop(self, frame: Frame, body: Callable[[], None]) -> None:
         """Run a loop's body until what it changes is known, at most twice."""
         frame.breaks.append([])
+        loaders = frame.loaders[-1:]
         for _ in range(2):
             before = dict(frame.names)
+            frame.loaders[-1:] = loaders  # without those that the pass before has read by `next`
             body()
             frame.names = joined(before, frame.names, *frame.breaks[-1])
             if frame.names == before or self.exhausted:

@@ -434,3 +434,85 @@ def test_a_method_that_hands_on_to_the_module_gives_the_model(tmp_path: Path) ->
         """
     facts, _ = facts_of(code, tmp_path)
     assert [model.layers for model in facts.models if model.name == "net"] == [{"Linear"}]
+
+
+def test_a_model_is_ready_before_what_trains_it_as_a_whole(tmp_path: Path) -> None:
+    code = """
+        class Meta(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Linear(2, 2)
+
+            def forward(self, x):
+                self.net(x).sum().backward()
+
+        meta = Meta()
+        meta.to("cpu")
+        for _ in range(3):
+            meta(x)
+            meta.eval()
+        """
+    facts, text = facts_of(code, tmp_path)
+    (meta,) = (model for model in facts.models if model.name == "meta")
+    assert text_at(text, meta.ready) == 'meta.to("cpu")'
+    assert meta.trained
+
+
+def test_a_loader_read_by_next_feeds_what_comes_after_it(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        from torch.utils.data import DataLoader
+        train, test = iter(DataLoader([1])), iter(DataLoader([2]))
+        for _ in range(3):
+            model(next(train)).sum().backward()
+            with torch.no_grad():
+                print(model(next(test)))
+        """,
+        tmp_path,
+    )
+    used = {loader.name: loader.used_for for loader in facts.dataloaders}
+    assert "training" in used["train"]
+    assert used["test"] == {"inference"}
+
+
+def test_a_pipeline_runs_the_model_that_it_is_given(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+        lm = AutoModelForCausalLM.from_pretrained("gpt2").half()
+        chat = pipeline("text-generation", model=lm, tokenizer=AutoTokenizer.from_pretrained("gpt2"))
+        chat("hello")
+        alone = pipeline("text-generation", model="gpt2")
+        alone("hello")
+        """,
+        tmp_path,
+    )
+    places = {model.name: (model.inferred, model.ready is not None) for model in facts.models}
+    assert places == {"model": (False, True), "lm": (True, True), "chat": (True, False), "alone": (True, True)}
+    assert [call.callee for call in facts.inference] == ["chat", "alone"]
+
+
+def test_an_attribute_that_is_built_anew_is_trained_with_the_other(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        """
+        import copy
+        class Agent:
+            def __init__(self):
+                self.net = nn.Sequential(nn.Linear(2, 2))
+                self.target = copy.deepcopy(self.net)
+
+            def update(self):
+                self.net(x).sum().backward()
+                for a, b in zip(self.target.parameters(), self.net.parameters()):
+                    a.data.copy_(b.data)
+
+            def load(self):
+                self.target = copy.deepcopy(self.net)
+        """,
+        tmp_path,
+    )
+    assert [(model.name, model.trained) for model in facts.models[1:]] == [
+        ("self.net", True),
+        ("self.target", True),
+        ("self.target", True),
+    ]
