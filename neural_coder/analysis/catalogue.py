@@ -206,6 +206,17 @@ IMPLIED_LAYERS = {
     "LazyConv2d": {"Conv2d"},
 }
 
+RUNNERS = frozenset(
+    {
+        "torch.func.functional_call",
+        "torch.nn.utils.stateless.functional_call",
+        "torch.nn.parallel.data_parallel",
+        "torch.nn.parallel.data_parallel.data_parallel",
+        "torch.utils.checkpoint.checkpoint",
+    }
+)
+"""Functions that run the model that they get as their first argument."""
+
 INNER_LOOPS = frozenset({"higher.innerloop_ctx", "higher.main.innerloop_ctx"})
 """Contexts that give a model as a function of its parameters, and an optimizer whose `step` takes the loss."""
 
@@ -216,6 +227,8 @@ WRAPPERS: dict[str, str] = {
     "torch.nn.parallel.DistributedDataParallel": "data_parallel",
     "torch.nn.parallel.distributed.DistributedDataParallel": "data_parallel",
     "torch.distributed.fsdp.FullyShardedDataParallel": "data_parallel",
+    "torch.distributed.fsdp.fully_shard": "data_parallel",
+    "torch.distributed._composable.fsdp.fully_shard": "data_parallel",
     "apex.parallel.DistributedDataParallel": "data_parallel",
     "torch.compile": "compile",
     "torch._dynamo.optimize": "compile",

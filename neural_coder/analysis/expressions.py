@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.bindings import Bindings
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.syntax import FunctionNode
+from neural_coder.analysis.syntax import FunctionNode, dotted
 from neural_coder.analysis.values import (
     UNKNOWN,
     Constant,
@@ -92,6 +92,8 @@ class Expressions(Bindings):
             if own is not None:
                 return self._read(own, frame)
         value = self.evaluate(node.value, frame)
+        if self.kept and not value.things and (kept := self._kept(node, frame)) is not None:
+            return self._read(kept, frame)
         result = self.attribute(value, node.attr, frame)
         for thing in result.things:
             if isinstance(thing, Outside):
@@ -99,6 +101,22 @@ class Expressions(Bindings):
         if node.attr in _SHAPES:
             return Value(result.things) if result.things else UNKNOWN
         return self._read(result, frame)
+
+    def _kept(self, node: ast.Attribute, frame: Frame) -> Value | None:
+        """What was put on an object that nothing is known about, by the name that it went by."""
+        name = dotted(node)
+        return frame.lookup(name) if name in self.kept else None
+
+    def _keep(self, target: ast.Attribute, value: Value, frame: Frame) -> None:
+        """Remember it for the whole file: what is passed on usually goes by the same name there."""
+        name, names = dotted(target), frame.module.names
+        if not name or not (models_in(value) or loaders_in(value)):
+            return
+        self.kept.add(name)
+        merged = join((names.get(name, UNKNOWN), value))
+        if merged != names.get(name):
+            names[name] = merged
+            self.heap_version += 1
 
     def _eval_Call(self, node: ast.Call, frame: Frame) -> Value:
         return self.call(node, frame)
@@ -280,6 +298,8 @@ class Expressions(Bindings):
             if isinstance(target.value, ast.Name) and target.value.id == frame.self_name:
                 frame.names[f"{frame.self_name}.{target.attr}"] = value
             self.set_attribute(base, target.attr, value)
+            if not base.things:
+                self._keep(target, value, frame)
             self.add_flows(target.value, all_flows(value), frame)
         elif isinstance(target, ast.Subscript):
             self.evaluate(target.slice, frame)

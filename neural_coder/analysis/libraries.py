@@ -205,6 +205,8 @@ class Libraries(Noting):
             "lightning.Fabric",
         }:
             return of(Object("accelerator"))
+        if name in catalogue.RUNNERS and (models := models_in(join(arguments[:1]))):
+            return join([self.run_model(thing, node, frame, flows) for thing in models])
         if name in catalogue.INNER_LOOPS:
             return of(Items((join(everything[:1]), of(Object("optimizer")))))
         if name in catalogue.TUPLE_BUILDERS:

@@ -69,6 +69,8 @@ class Machine(ABC):
         self.called: set[ast.AST] = set()
         self.loaders_read: set[ast.AST] = set()
         self.evaluators: dict[type[ast.expr], Callable[[Any, Frame], Value]] = {}
+        self.kept: set[str] = set()
+        """Dotted names of attributes that were put on objects that nothing is known about: `app.state.model`."""
         self.heap_version = 0
         """Counts changes to what functions may read beyond their arguments."""
         self.call_depth = 0
