@@ -46,7 +46,7 @@ class Bindings(Objects):
             value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
         elif not value.things and isinstance(target, ast.Attribute) and isinstance(source, ast.Name):
             value = self._kept_parameter(target, value, source, frame)
-        if not name:
+        if not name or name == "_":
             return value
         self._note_models(target, name, value, frame, statement, source, base)
         for thing in self._held(value, source):

@@ -191,7 +191,7 @@ class Libraries(Noting):
             return of(Object("dataset"), flows=detached(flows))
         if catalogue.TRANSFORMS.fullmatch(name):
             return of(Object("transform"))
-        if name == "torch.autograd.backward":
+        if name in {"torch.autograd.backward", "torch.distributed.autograd.backward"}:
             self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.99))
             return UNKNOWN
         if name == "torch.autograd.grad":

@@ -159,6 +159,8 @@ class _Search:
             if not isinstance(node, ast.Call):
                 continue
             if isinstance(node.func, ast.Attribute) and dotted_root_is(node.func.value, self.name):
+                if _seems_to_run(node, node.func.attr):
+                    return "used"
                 verdict = verdict if _only_reads(node.func.attr) else "prepares"
             elif self._is_argument(node):
                 if not self._prepares(node, statement, rebound):
@@ -214,6 +216,15 @@ def _only_reads(method: str) -> bool:
         "parameters", "named_parameters", "state_dict", "modules", "named_modules", "children", "named_children",
         "buffers", "named_buffers", "get_input_embeddings", "num_parameters",
     }  # fmt: skip
+
+
+def _seems_to_run(call: ast.Call, method: str) -> bool:
+    """Whether a method that was not followed has the name of one that runs or trains the model."""
+    if method == "train":
+        return (
+            any(not isinstance(item, ast.Constant | ast.Compare | ast.Name) for item in call.args) or len(call.args) > 1
+        )
+    return method in catalogue.INFERENCE_METHODS | catalogue.FIT_METHODS
 
 
 def _is_look(call: ast.Call) -> bool:

@@ -516,3 +516,26 @@ def test_an_attribute_that_is_built_anew_is_trained_with_the_other(tmp_path: Pat
         ("self.target", True),
         ("self.target", True),
     ]
+
+
+@pytest.mark.parametrize("use", ["net.train(x, x)", "net.predict(x)", "net.fit(x)", "print(net.generate(x))"])
+def test_what_seems_to_run_a_model_ends_its_preparation(use: str, tmp_path: Path) -> None:
+    code = f"net = nn.Sequential(nn.Linear(2, 2))\nnet.train(False)\n{use}\nnet.eval()\n"
+    facts, text = facts_of(code, tmp_path)
+    ready = next(model.ready for model in facts.models if model.name == "net")
+    assert text_at(text, ready) == "net.train(False)"
+
+
+def test_a_backward_over_several_machines_is_one(tmp_path: Path) -> None:
+    facts, _ = facts_of(
+        "import torch.distributed.autograd as dist_autograd\nwith dist_autograd.context() as context:\n"
+        "    dist_autograd.backward(context, [model(x).sum()])\n",
+        tmp_path,
+    )
+    assert {call.kind for call in facts.training} == {"forward", "backward"}
+    assert not facts.inference
+
+
+def test_an_underscore_is_no_name(tmp_path: Path) -> None:
+    facts, _ = facts_of("_, other = nn.Linear(1, 1), nn.Linear(2, 2)\nother(x)\n", tmp_path)
+    assert [model.name for model in facts.models] == ["model", "other"]
