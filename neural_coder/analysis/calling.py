@@ -146,6 +146,7 @@ class Calling(Methods):
         if self.is_inner(thing, node, frame):
             return Value(frozenset(), flows | {Flow(node, detached=not self.grad)})
         call = self.note_forward(node, thing, frame)
+        call.whole = True
         return Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
 
     def _steps_in_forward(self, thing: ModelObject) -> bool:

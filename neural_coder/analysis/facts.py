@@ -79,6 +79,8 @@ class ForwardCall:
     outer: set[ast.AST | None] = field(default_factory=set)
     """Calls of methods of models that it ran inside of; None: it ran outside of any."""
     loaders: set[ast.AST] = field(default_factory=set)
+    whole: bool = False
+    """The model itself is called, not (only) a method that the project wrote for it."""
     training: bool = False
     feeds_training: bool = False
     reaches_numpy: bool = False

@@ -63,6 +63,7 @@ class _Relatives:
     def __init__(self, facts: Facts):
         self.facts = facts
         self.run = {site for call in facts.forwards.values() for site in call.models}
+        self.whole = {site for call in facts.forwards.values() if call.whole for site in call.models}
         self.copies: dict[ast.AST, set[ast.AST]] = {}
         self.parts: dict[ast.AST, set[ast.AST]] = {}
         for model in list(facts.models.values()):
@@ -90,11 +91,15 @@ class _Relatives:
         return [self.facts.models[site] for mine in own for site in self.facts.follows.get(mine, ())]
 
     def only_part(self, model: BuiltModel) -> bool:
-        """Whether a model (or its copies) only works inside of another."""
+        """Whether a model (or its copies) only works inside of another, which is run as a whole."""
         own = {member.site for member in model.family()}
-        copies = set().union(*(self.copies.get(site, set()) for site in own))
-        held = model.consumed or any(self.facts.models[site].consumed for site in copies)
-        return held and not own & self.run
+        held = own.union(*(self.copies.get(site, set()) for site in own))
+        above = [self.facts.models[site] for site in self.facts.holders_of(held)]
+        holders = {member.site for model in above if model.kind == "module" for member in model.family()}
+        views = {
+            view.site for view in self.facts.models.values() if view.origin is not None and view.origin.site in holders
+        }
+        return bool((holders | views) & self.whole) and not own & self.run
 
 
 def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[BuiltModel]) -> Model:

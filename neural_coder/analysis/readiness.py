@@ -179,8 +179,8 @@ class _Search:
         """Whether a call that gets the model only prepares (or looks at) it."""
         if _is_look(call) or rebound:
             return True
-        if self._is_bare(call) and self.facts.resolved.get(call) in catalogue.WRAPPERS:
-            return True
+        if self.facts.resolved.get(call) in catalogue.WRAPPERS:
+            return self._is_bare(call)  # else what is wrapped goes by another name from here on
         if self._in_init():
             return True
         # A bare call of a function of the project, which we followed and which did not run the model.

@@ -116,7 +116,7 @@ def _step(facts: Facts, backward: BackwardCall) -> TrainingStep:
     parsed = backward.parsed
     forwards = [
         facts.forwards[call]
-        for call in backward.reached
+        for call in backward.forwards
         if call in facts.forwards and facts.forwards[call].training and is_site(facts, facts.forwards[call])
     ]
     forwards.sort(key=lambda call: (call.parsed is not parsed, call.node.lineno, call.node.col_offset))
