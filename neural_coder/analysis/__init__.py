@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 from neural_coder.analysis.calls import find_calls, note_inference
 from neural_coder.analysis.devices import find_devices
 from neural_coder.analysis.facts import Facts
+from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.interpreter import interpret
 from neural_coder.analysis.loaders import find_loaders, find_optimizers
 from neural_coder.analysis.models import find_models
@@ -17,6 +19,8 @@ from neural_coder.analysis.unclear import find_unclear
 from neural_coder.records import Analysis
 
 __all__ = ["Project", "analyze", "analyze_script"]
+
+_glances: weakref.WeakKeyDictionary[Project, Glance] = weakref.WeakKeyDictionary()
 
 
 def analyze(path: Path, project: Project) -> Analysis:
@@ -32,6 +36,8 @@ def analyze(path: Path, project: Project) -> Analysis:
     Raises:
         UserError: The file cannot be read, or has a syntax error (with file, line, column and a caret).
     """
+    if not _glances.setdefault(project, Glance(project)).may_hold_sites(path):
+        return Analysis(path=path)
     return _analyze(path, (path,), project)[0]
 
 

@@ -46,6 +46,8 @@ class Machine(ABC):
         self.project = project
         self.script_folder = script.resolve().parent
         self.reported = reported
+        self.eager = project.is_small(script)
+        """Project files are run as soon as they are imported, as Python does; else when a name of theirs is needed."""
         self.facts = Facts()
         self.inference = Inference(project.python)
         self.steps = 0

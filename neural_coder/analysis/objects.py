@@ -125,7 +125,7 @@ class Objects(Machine):
         names = self.outside_bases(info)
         if any(catalogue.is_module_base(catalogue.canonical(name)) for name in names):
             return Evidence(known_by="project", confidence=0.98)
-        unknown = [name for name in names if name.partition(".")[0] not in catalogue.FOREIGN]
+        unknown = [name for name in names if name.partition(".")[0] not in catalogue.FOREIGN | {"torch"}]
         blind = any(not base.things for member in self.lineage(info) for base in member.bases)
         runs_forward = any("forward" in member.members for member in self.lineage(info))
         if (unknown or blind) and runs_forward and self.mentions_torch(info.parsed.path):

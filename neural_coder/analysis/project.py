@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.syntax import Parsed
+from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.errors import UserError
 from neural_coder.source import Source
 
@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _LIBRARY_MENTIONED = re.compile(r"\b(" + "|".join(sorted(catalogue.LIBRARIES)) + r")\b")
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Folders of packages, each a project of its own."""
 _CACHED_TREES = 400
+EAGER_FILES = 60
+"""A script with more project files than these gets each of them only when a name of it is needed."""
 
 
 class Project:
@@ -48,7 +52,7 @@ class Project:
         for candidate in (folder, *folder.parents):
             if candidate == home or candidate == Path(candidate.anchor):
                 break
-            if any((candidate / marker).exists() for marker in _MARKERS):
+            if candidate.parent.name in _INSTALLED or any((candidate / marker).exists() for marker in _MARKERS):
                 return cls(candidate, python=python)
         return cls(folder, python=python)
 
@@ -101,6 +105,17 @@ class Project:
                     queue.append(path)
         return tuple(found)
 
+    def is_small(self, script: Path) -> bool:
+        """Whether a script brings in so few project files that all can be run as soon as they are imported."""
+        script = script.resolve()
+        found = {script}
+        queue = deque([script])
+        while queue and len(found) <= EAGER_FILES:
+            fresh = [path for path in self.imports(queue.popleft(), script.parent) if path not in found]
+            found.update(fresh)
+            queue.extend(fresh)
+        return len(found) <= EAGER_FILES
+
     def imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
         """The project files that a file imports directly, in the order of its import statements."""
         key = (path, script_folder)
@@ -112,7 +127,7 @@ class Project:
             log.debug("imports of %s not followed: %s", path, error)
             return ()
         found: dict[Path, None] = {}
-        for node in ast.walk(tree):
+        for node in statements(tree):
             for name in _imported_names(node):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
                 target = self.find_module(name, path, script_folder, level)

@@ -30,8 +30,6 @@ from neural_coder.analysis.values import (
 
 log = logging.getLogger(__name__)
 
-EAGER_FILES = 60
-"""Project files that are run as soon as they are imported, as Python does; further ones when a name is needed."""
 MAX_NESTING = 220
 _ENDS = frozenset({"exit", "quit", "sys.exit", "os._exit", "os.abort"})
 
@@ -325,7 +323,7 @@ class Statements(Calling):
             if thing.path == frame.parsed.path.resolve() or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
                 return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
-            if len(self.modules) < EAGER_FILES:
+            if self.eager:
                 self.module_frame(thing.path)
             return (
                 self.resolve(of(Import(thing.path, name)))
@@ -341,7 +339,7 @@ class Statements(Calling):
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:
             if isinstance(thing, FileModule) and thing.path.suffix == ".py":
-                if len(self.modules) >= EAGER_FILES and thing.path not in self.modules:
+                if not self.eager and thing.path not in self.modules:
                     frame.module.star_files.append(thing.path)
                     continue
                 imported = self.module_frame(thing.path)

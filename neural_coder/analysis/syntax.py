@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -155,6 +156,29 @@ def blocks_of(node: ast.AST) -> list[list[ast.stmt]]:
         if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
             blocks.append(block)
     return blocks
+
+
+_TRY = ("body", "orelse", "finalbody", "handlers")
+BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
+    **dict.fromkeys((ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef), ("body",)),
+    **dict.fromkeys((ast.If, ast.For, ast.AsyncFor, ast.While), ("body", "orelse")),
+    **dict.fromkeys((ast.With, ast.AsyncWith, ast.ExceptHandler, ast.match_case), ("body",)),
+    ast.Match: ("cases",),
+    ast.Try: _TRY,
+}
+"""Where statements hold others."""
+if sys.version_info >= (3, 11):
+    BLOCKS[ast.TryStar] = _TRY
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree and all statements (handlers and cases, too) in it, in the order of the text; expressions are not entered."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in reversed(BLOCKS.get(node.__class__, ())):
+            waiting.extend(reversed(getattr(node, name)))
 
 
 def walk_scope(node: ast.AST) -> Iterator[ast.AST]:

@@ -8,7 +8,7 @@ import re
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.syntax import Parsed, dotted
 
-_TELLING = catalogue.words(
+TELLING = catalogue.words(
     """
     eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules
     named_modules named_children
@@ -53,7 +53,7 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
         parsed.uses[scope] = _uses(scope)
     methods = parsed.uses[scope].get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
-    telling = methods & _TELLING
+    telling = methods & TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
     if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
