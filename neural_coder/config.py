@@ -6,7 +6,9 @@ Read once, then passed down. What is given on the command line or to `enable` go
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -77,6 +79,29 @@ def load(start: Path) -> Config:
         except UserError as error:
             raise UserError(f"{path}: {key} of [tool.{TABLE}]: {error}") from None
     return Config(path=path, **settings)  # type: ignore[arg-type]
+
+
+def fingerprint(start: Path) -> str:
+    """All that a project has settled for us, as one text that changes when any of it does; never raises."""
+    path = _nearest(start)
+    try:
+        data = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        # Whoever needs the settings says what is wrong with them.
+        return str(error)
+    tool = data.get("tool")
+    ours = {key: value for key, value in tool.items() if key.startswith("neural")} if isinstance(tool, dict) else {}
+    return json.dumps(ours, sort_keys=True, default=str)
+
+
+def default_python() -> Path:
+    """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
+    active = os.environ.get("VIRTUAL_ENV")
+    if active:
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (Path(active) / name).exists():
+                return Path(active) / name
+    return Path(sys.executable)
 
 
 def parse_duration(text: str | float) -> float:

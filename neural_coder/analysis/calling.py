@@ -8,7 +8,7 @@ from dataclasses import replace
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.machine import MAX_DEPTH, Outcome
+from neural_coder.analysis.machine import Outcome
 from neural_coder.analysis.methods import Methods
 from neural_coder.analysis.usage import parameter_looks_like_model
 from neural_coder.analysis.values import (
@@ -19,6 +19,7 @@ from neural_coder.analysis.values import (
     Flow,
     Function,
     FunctionInfo,
+    Import,
     Instance,
     Items,
     Many,
@@ -122,6 +123,10 @@ class Calling(Methods):
                 return self.call_outside(thing.name, arguments, keywords, node, frame, flows)
             case ModelObject():
                 return self.run_model(thing, node, frame, flows)
+            case Import() if any(models_in(value) for value in [*arguments, *keywords.values()]):
+                known = self.look_up(thing)
+                if known != of(thing):
+                    return self.call_value(known, arguments, keywords, node, frame)
             case Partial():
                 merged = {**dict(thing.keywords), **keywords}
                 return self.call_value(thing.function, [*thing.arguments, *arguments], merged, node, frame)
@@ -267,7 +272,7 @@ class Calling(Methods):
         self.called.add(info.node)
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
         running = sum(1 for step, _ in self.stack if step is info.node)
-        if self.exhausted or len(self.stack) > MAX_DEPTH * 4 or self.call_depth > MAX_DEPTH or running > 1:
+        if self.exhausted or len(self.stack) > self.max_depth * 4 or self.call_depth > self.max_depth or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
         if isinstance(function.bound, Instance | ModelObject) and frame.self_name:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import builtins
 import functools
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.outline import ClassOutline, Imported, Names, Outline, Piece, names_of, outline_of
+from neural_coder.analysis.outline import ClassOutline, Imported, Piece, names_of, pieces_of
 from neural_coder.analysis.project import Project
+from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.usage import named_like_model
 from neural_coder.errors import UserError
 
@@ -21,7 +23,20 @@ log = logging.getLogger(__name__)
 _BUILTINS = frozenset(dir(builtins))
 _LOSS = catalogue.LOSS_VARIABLES.search
 _MAX_BASES = 20
-"""Steps to follow from a name to the class behind it."""
+"""Steps to follow from a name to what is behind it."""
+
+
+class _File:
+    """What is known about one file."""
+
+    def __init__(self, path: Path, parsed: Parsed):
+        self.path = path
+        self.names = names_of(parsed)
+        self.pieces: list[Piece] | None = None
+        self.modules: dict[ClassOutline, bool] = {}
+        self.given: dict[str, bool] = {}
+        self.targets: dict[tuple[Imported, str], tuple[_File | None, str]] = {}
+        self.behind: dict[str, list[str | tuple[ClassOutline, _File]]] = {}
 
 
 class Glance:
@@ -33,10 +48,7 @@ class Glance:
 
     def __init__(self, project: Project):
         self._project = project
-        self._names: dict[Path, Names] = {}
-        self._outlines: dict[Path, Outline] = {}
-        self._modules: dict[tuple[Path, ClassOutline], bool] = {}
-        self._given: dict[tuple[Path, str], bool] = {}
+        self._files: dict[Path, _File] = {}
 
     def may_hold_sites(self, path: Path) -> bool:
         """Whether a file may build, run or train a model, load data for one, or name a GPU.
@@ -45,206 +57,240 @@ class Glance:
             UserError: The file cannot be read or has a syntax error.
         """
         path = path.resolve()
-        if path not in self._outlines:
-            self._project.parsed(path)
-        outline = self._outline(path)
-        if outline.immediate:
-            return True
-        return any(self._may_hold_sites(piece, path) for pieces in outline.pieces.values() for piece in pieces)
+        if path not in self._files:
+            self._files[path] = _File(path, self._project.parsed(path))
+        file = self._files[path]
+        return any(self._may_hold_sites(piece, file) for piece in self._pieces(file))
 
-    def _may_hold_sites(self, piece: Piece, path: Path) -> bool:
+    def lines_worth_running(self, path: Path) -> list[tuple[int, int]]:
+        """First and last lines of the top-level statements of a file that may hold sites."""
+        file = self._file(path.resolve())
+        pieces = self._pieces(file)
+        return [(piece.first_line, piece.last_line) for piece in pieces if self._may_hold_sites(piece, file)]
+
+    def gives_models(self, path: Path, name: str) -> bool:
+        """Whether what a project file calls so builds a model, holds one, or gives one."""
+        return self._gives_models(self._file(path), name)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _file(self, path: Path) -> _File:
+        """A file; one that cannot be parsed, or a folder without `__init__.py`, counts as empty."""
+        if path not in self._files:
+            self._files[path] = _File(path, self._parsed(path))
+        return self._files[path]
+
+    def _parsed(self, path: Path) -> Parsed:
+        try:
+            return self._project.parsed(path) if path.suffix == ".py" else self._project.empty(path)
+        except UserError as error:
+            log.debug("%s taken for empty: %s", path, error)
+            return self._project.empty(path)
+
+    def _pieces(self, file: _File) -> list[Piece]:
+        if file.pieces is None:
+            file.pieces = pieces_of(self._parsed(file.path), file.names, lambda item: self._is_module(item, file))
+        return file.pieces
+
+    # --- pieces of code ---------------------------------------------------------------------------------------------
+
+    def _may_hold_sites(self, piece: Piece, file: _File) -> bool:
         return (
-            piece.runs_itself
-            or any(named_like_model(name) and not _LOSS(name) for name in piece.called & (piece.parameters | piece.results))
+            piece.immediate
+            or piece.runs_itself
+            or any(named_like_model(name) and not _LOSS(name) for name in piece.called & piece.bound)
             or bool(piece.telling & (piece.results | (piece.parameters & (piece.called | piece.stored))))
-            or self._holds_models(piece, path)
-            or any(
-                self._is_module_type(name, path)
-                for parameter, types in piece.parameter_types.items()
-                if parameter in piece.called
-                for name in types
-            )
-            or any(self._is_holder(base, path) for base in piece.bases)
+            or (piece.has_calls and self._holds_models(piece, file))
+            or self._takes_modules(piece, piece.called, file)
+            or any(self._is_holder(base, file) for base in piece.bases)
         )
 
-    def _holds_models(self, piece: Piece, path: Path) -> bool:
+    def _holds_models(self, piece: Piece, file: _File) -> bool:
         """Whether code builds models or keeps some that it is given."""
         return (
-            self._builds(piece, path)
-            or any(self._is_module_type(name, path) for name in piece.attribute_types)
-            or any(
-                self._is_module_type(name, path)
-                for parameter, types in piece.parameter_types.items()
-                if parameter in piece.stored
-                for name in types
-            )
+            self._builds(piece, file)
+            or any(self._is_module_type(name, file) for name in piece.attribute_types)
+            or self._takes_modules(piece, piece.stored, file)
         )
 
-    def _builds(self, piece: Piece, path: Path) -> bool:
+    def _takes_modules(self, piece: Piece, names: Iterable[str], file: _File) -> bool:
+        """Whether one of the names is a parameter that is annotated as a module."""
+        types = piece.parameter_types
+        return any(self._is_module_type(kind, file) for name in names if name in types for kind in types[name])
+
+    def _builds(self, piece: Piece, file: _File) -> bool:
         """Whether code names anything that builds a model."""
-        return any(self._matters(name, path) for name in piece.references) or any(
-            self._may_be_registry(name, path) for name in piece.tables
+        return (
+            any(self._matters(name, file) for name in piece.references)
+            or any(self._may_be_registry(name, file) for name in piece.tables)
+            or any(self._may_be_namespace(name, file) for name in piece.namespaces)
         )
 
     # --- names ------------------------------------------------------------------------------------------------------
 
-    def _of(self, path: Path) -> Names:
-        if path not in self._names:
-            try:
-                self._names[path] = names_of(self._project.parsed(path)) if path.suffix == ".py" else Names()
-            except UserError as error:
-                log.debug("%s taken for empty: %s", path, error)
-                self._names[path] = Names()
-        return self._names[path]
-
-    def _outline(self, path: Path) -> Outline:
-        if path not in self._outlines:
-            names = self._of(path)
-            try:
-                parsed = self._project.parsed(path) if path.suffix == ".py" else self._project.empty(path)
-            except UserError:  # Told by `_of`.
-                parsed = self._project.empty(path)
-            self._outlines[path] = outline_of(parsed, names, lambda item: self._is_module(item, path))
-        return self._outlines[path]
-
-    def _matters(self, name: str, path: Path) -> bool:
+    def _matters(self, name: str, file: _File) -> bool:
         """Whether a dotted name of a file may stand for something that builds a model, or that holds one."""
-        names = self._of(path)
         root, _, rest = name.partition(".")
-        return any(self._is_module(item, path) for item in names.classes.get(root, ())) or any(
-            self._imported_matters(imported, rest, path) for imported in names.imports.get(root, ())
+        return any(self._is_module(item, file) for item in file.names.classes.get(root, ())) or any(
+            self._imported_matters(imported, rest, file) for imported in file.names.imports.get(root, ())
         )
 
-    def _imported_matters(self, imported: Imported, rest: str, importer: Path) -> bool:
-        path, name = self._target(imported, rest, importer)
-        if path is None:
+    def _imported_matters(self, imported: Imported, rest: str, importer: _File) -> bool:
+        file, name = self._target(imported, rest, importer)
+        if file is None:
             return _outside_matters(name)
-        return self._gives_models(path, name.partition(".")[0]) if name else False
+        return self._gives_models(file, name.partition(".")[0]) if name else False
 
-    def _target(self, imported: Imported, rest: str, importer: Path) -> tuple[Path | None, str]:
+    def _target(self, imported: Imported, rest: str, importer: _File) -> tuple[_File | None, str]:
         """The project file that a name leads into and what is left of the name; None: an installed package."""
+        key = (imported, rest)
+        if key not in importer.targets:
+            importer.targets[key] = self._find_target(imported, rest, importer)
+        return importer.targets[key]
+
+    def _find_target(self, imported: Imported, rest: str, importer: _File) -> tuple[_File | None, str]:
         parts = [part for part in (*imported.name.split("."), *rest.split(".")) if part]
         module = imported.module
-        path = self._find(module, imported.level, importer)
-        while path is not None and parts and path.name in {"__init__.py", path.stem}:
+        path = self._find(module, imported.level, importer.path)
+        while path is not None and parts and (path.name == "__init__.py" or path.suffix != ".py"):
             longer = f"{module}.{parts[0]}" if module else parts[0]
-            below = self._find(longer, imported.level, importer)
+            below = self._find(longer, imported.level, importer.path)
             if below is None or below == path:
                 break
             path, module = below, longer
             del parts[0]
         if path is None and not imported.level:
             return None, ".".join([module, *parts])
-        return path, ".".join(parts)
+        return (self._file(path) if path is not None else None), ".".join(parts)
 
     def _find(self, module: str, level: int, importer: Path) -> Path | None:
         """The file of a module; absolute names may be meant from any folder between the importer and the root."""
-        if level:
-            return self._project.find_module(module, importer, importer.parent, level)
         folder = importer.parent
-        found = self._project.find_module(module, importer, folder)
-        while found is None and folder != self._project.root and folder.is_relative_to(self._project.root):
+        found = self._project.find_module(module, importer, folder, level)
+        while not level and found is None and folder != self._project.root:
+            if module.partition(".")[0] in _NOT_HERE or not folder.is_relative_to(self._project.root):
+                break
             folder = folder.parent
             found = self._project.find_module(module, importer, folder)
         return found
 
-    def _stars(self, names: Names, name: str, importer: Path) -> list[Imported]:
+    def _stars(self, name: str, file: _File) -> list[Imported]:
         """The imports of everything that may bring a name, as imports of that name."""
         found = []
-        for star in names.stars:
-            path = self._find(star.module, star.level, importer)
+        for star in file.names.stars:
+            path = self._find(star.module, star.level, file.path)
             if path is None or (path.suffix == ".py" and name in self._project.source(path).text):
                 found.append(star._replace(name=name))
         return found
 
-    def _gives_models(self, path: Path, name: str) -> bool:
-        """Whether what a project file calls so builds a model, holds one, or gives one."""
-        key = (path, name)
-        if key not in self._given:
-            self._given[key] = False  # What needs itself to be answered adds nothing.
-            self._given[key] = self._definition_gives_models(path, name)
-        return self._given[key]
+    def _gives_models(self, file: _File, name: str) -> bool:
+        if name not in file.given:
+            file.given[name] = False  # What needs itself to be answered adds nothing.
+            file.given[name] = self._definition_gives_models(file, name)
+        return file.given[name]
 
-    def _definition_gives_models(self, path: Path, name: str) -> bool:
-        names = self._of(path)
-        if self._matters(name, path):
+    def _definition_gives_models(self, file: _File, name: str) -> bool:
+        names = file.names
+        if self._matters(name, file):
             return True
+        pieces = [piece for piece in self._pieces(file) if name in piece.names]
         if name in names.classes:
-            return any(self._holds_models(piece, path) for piece in self._outline(path).pieces.get(name, ()))
+            return any(self._holds_models(piece, file) for piece in pieces)
         if name in names.functions or name in names.tables:
-            return any(self._builds(piece, path) for piece in self._outline(path).pieces.get(name, ()))
+            return any(self._builds(piece, file) for piece in pieces)
         if name in names.imports:
             return False
-        return any(self._imported_matters(star, "", path) for star in self._stars(names, name, path))
+        return any(self._imported_matters(star, "", file) for star in self._stars(name, file))
 
-    def _may_be_registry(self, name: str, path: Path) -> bool:
-        """Whether a table or namespace may give module classes, or functions that build models."""
-        names = self._of(path)
+    # --- tables of classes ------------------------------------------------------------------------------------------
+
+    def _may_be_registry(self, name: str, file: _File) -> bool:
+        """Whether a table may give module classes, or functions that build models."""
         root, _, rest = name.partition(".")
-        if root in names.tables and not rest:
-            return not names.tables[root] and self._has_modules(path)
-        for imported in names.imports.get(root, ()):
-            target, left = self._target(imported, rest, path)
-            if target is None:
-                return left.partition(".")[0] in catalogue.LIBRARIES
-            return not left or not self._of(target).tables.get(left, False)
-        return self._has_modules(path)
+        names = file.names
+        if rest or (root not in names.tables and root not in names.imports):
+            return self._has_modules(file)
+        return self._is_open_table(root, file) and (root in names.imports or self._has_modules(file))
 
-    def _has_modules(self, path: Path) -> bool:
+    def _is_open_table(self, name: str, file: _File, depth: int = 0) -> bool:
+        """Whether others may put things into what a file calls so."""
+        if name in file.names.tables:
+            return not file.names.tables[name]
+        if depth > _MAX_BASES:
+            return True
+        for imported in file.names.imports.get(name) or self._stars(name, file):
+            target, left = self._target(imported, "", file)
+            if target is not None and left and self._is_open_table(left, target, depth + 1):
+                return True
+        return False
+
+    def _may_be_namespace(self, name: str, file: _File) -> bool:
+        """Whether an object may have attributes that build models."""
+        root, _, rest = name.partition(".")
+        for imported in file.names.imports.get(root, ()):
+            target, left = self._target(imported, rest, file)
+            return _outside_matters(f"{left}.?") if target is None else self._has_modules(target)
+        return self._has_modules(file)
+
+    def _has_modules(self, file: _File) -> bool:
         """Whether a file defines or imports anything that builds a model."""
-        names = self._of(path)
-        return any(self._matters(name, path) for name in (*names.classes, *names.imports))
+        return any(self._matters(name, file) for name in (*file.names.classes, *file.names.imports))
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
-    def _is_module(self, item: ClassOutline, path: Path) -> bool:
+    def _is_module(self, item: ClassOutline, file: _File) -> bool:
         """Whether a class may be a PyTorch module (losses are none here)."""
-        key = (path, item)
-        if key not in self._modules:
-            derives, unknown, forward = self._lineage(item, path, set())
+        if item not in file.modules:
+            derives, unknown, forward = self._lineage(item, file, set())
             is_loss = any(catalogue.is_loss(name) for name in (item.name, *item.bases))
-            self._modules[key] = (derives or (unknown and forward)) and not is_loss
-        return self._modules[key]
+            file.modules[item] = (derives or (unknown and forward)) and not is_loss
+        return file.modules[item]
 
-    def _lineage(self, item: ClassOutline, path: Path, seen: set[ClassOutline]) -> tuple[bool, bool, bool]:
+    def _lineage(self, item: ClassOutline, file: _File, seen: set[ClassOutline]) -> tuple[bool, bool, bool]:
         """Whether a class derives from a module, whether a base is unknown, and whether it has a `forward`."""
         seen.add(item)
         derives = unknown = False
         forward = item.has_forward
         for base in item.bases:
-            for found in self._behind(base, path):
+            for found in self._behind(base, file):
                 if isinstance(found, str):
                     derives |= catalogue.is_module_base(catalogue.canonical(found))
-                    unknown |= found.partition(".")[0] not in catalogue.FOREIGN | {"torch"}
+                    unknown |= found.partition(".")[0] not in _NOT_HERE
                 elif found[0] not in seen:
                     above = self._lineage(*found, seen)
                     derives, unknown, forward = derives | above[0], unknown | above[1], forward | above[2]
         return derives, unknown, forward
 
-    def _behind(self, name: str, path: Path, depth: int = 0) -> list[str | tuple[ClassOutline, Path]]:
+    def _behind(self, name: str, file: _File, depth: int = 0) -> list[str | tuple[ClassOutline, _File]]:
         """What may stand behind a class's name: classes of the project, or dotted names (`?`: nobody knows)."""
+        if name not in file.behind:
+            file.behind[name] = ["?"]  # What leads back to itself is known by nobody.
+            file.behind[name] = self._find_behind(name, file, depth)
+        return file.behind[name]
+
+    def _find_behind(self, name: str, file: _File, depth: int) -> list[str | tuple[ClassOutline, _File]]:
         root, _, rest = name.partition(".")
         if depth > _MAX_BASES or not root:
             return ["?"]
-        names = self._of(path)
-        found: list[str | tuple[ClassOutline, Path]] = []
+        names = file.names
+        found: list[str | tuple[ClassOutline, _File]] = []
         if not rest:
-            found += [(item, path) for item in names.classes.get(root, ())]
+            found += [(item, file) for item in names.classes.get(root, ())]
         imported = names.imports.get(root, [])
         if not found and not imported:
             if root in _BUILTINS:
                 return [f"builtins.{root}"]
-            imported = self._stars(names, root, path)
+            imported = self._stars(root, file)
         for item in imported:
-            target, left = self._target(item, rest, path)
+            target, left = self._target(item, rest, file)
             if target is None:
                 found.append(left)
             else:
                 found += self._behind(left, target, depth + 1)
         return found or ["?"]
 
-    def _is_module_type(self, name: str, path: Path) -> bool:
-        for found in self._behind(name, path):
+    def _is_module_type(self, name: str, file: _File) -> bool:
+        for found in self._behind(name, file):
             if isinstance(found, str):
                 if catalogue.is_module_base(catalogue.canonical(found)):
                     return True
@@ -252,15 +298,19 @@ class Glance:
                 return True
         return False
 
-    def _is_holder(self, base: str, path: Path) -> bool:
+    def _is_holder(self, base: str, file: _File) -> bool:
         """Whether a base class of another file holds models, which methods here may run."""
-        for found in self._behind(base, path):
+        for found in self._behind(base, file):
             if isinstance(found, str):
                 if catalogue.TRAINERS.fullmatch(found) or catalogue.LOADERS.fullmatch(found):
                     return True
-            elif found[1] != path and not self._is_module(*found) and self._gives_models(found[1], found[0].name):
+            elif found[1] is not file and not self._is_module(*found) and self._gives_models(found[1], found[0].name):
                 return True
         return False
+
+
+_NOT_HERE = catalogue.FOREIGN | {"torch"}
+"""Packages whose classes are modules only where the catalogue says so."""
 
 
 @functools.lru_cache(maxsize=8192)

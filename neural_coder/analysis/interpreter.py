@@ -11,6 +11,7 @@ from pathlib import Path
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
@@ -24,11 +25,12 @@ class Interpreter(Statements):
     """One interpretation of a script and the files that are reported with it."""
 
 
-def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
+def interpret(project: Project, glance: Glance, script: Path, files: tuple[Path, ...]) -> Facts:
     """Interpret files of a project.
 
     Args:
         project: The project.
+        glance: What a cheap look tells about its files.
         script: The file that starts the program.
         files: The files whose sites are wanted.
 
@@ -36,7 +38,7 @@ def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
         Everything that was noted, also about other files that were met.
     """
     with _deep_recursion():
-        return _interpret(project, script, files)
+        return _interpret(Interpreter(project, glance, script, frozenset(path.resolve() for path in files)), files)
 
 
 @contextlib.contextmanager
@@ -50,8 +52,7 @@ def _deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
-    machine = Interpreter(project, script, frozenset(path.resolve() for path in files))
+def _interpret(machine: Interpreter, files: tuple[Path, ...]) -> Facts:
     frames = [machine.module_frame(path) for path in files]
     for frame in frames:
         _run_the_rest(machine, frame.parsed)
@@ -61,20 +62,21 @@ def _interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts
 
 def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
     """Run the functions and methods of a file that nothing has called, until none is left."""
+    worth = None if machine.eager else machine.glance.lines_worth_running(parsed.path)
     seen: set[ast.AST] = set()
     while True:
         waiting = [
             node
-            for node in ast.walk(parsed.tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            and node in machine.functions
+            for node, info in machine.functions.items()
+            if info.parsed is parsed
             and node not in machine.called
             and node not in seen
+            and (worth is None or any(first <= node.lineno <= last for first, last in worth))
         ]
         if not waiting:
             return
         # Constructors first: the other methods need what they put on `self`.
-        waiting.sort(key=lambda node: getattr(node, "name", "") != "__init__")
+        waiting.sort(key=lambda node: (getattr(node, "name", "") != "__init__", node.lineno))
         for node in waiting:
             if node not in machine.called:
                 seen.add(node)

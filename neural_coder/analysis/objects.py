@@ -80,12 +80,17 @@ class Objects(Machine):
         if not any(isinstance(thing, Import) for thing in value.things):
             return value
         found = [
-            self._look_up(thing) if isinstance(thing, Import) else of(thing, flows=value.flows)
+            self.look_up(thing) if isinstance(thing, Import) and self.is_wanted(thing) else of(thing, flows=value.flows)
             for thing in value.things
         ]
         return join(found)
 
-    def _look_up(self, thing: Import) -> Value:
+    def is_wanted(self, thing: Import) -> bool:
+        """Whether a name of another file is worth running that file for."""
+        return self.eager or thing.path in self.modules or self.glance.gives_models(thing.path, thing.name)
+
+    def look_up(self, thing: Import) -> Value:
+        """What a name of another project file stands for."""
         frame = self.module_frame(thing.path)
         value = frame.names.get(thing.name) or self.from_star_files(thing.name, frame)
         if value is not None:
@@ -241,6 +246,10 @@ class Objects(Machine):
         if name == "__dict__":
             return self.candidates(thing)
         if thing.path.suffix == ".py":
+            later = Import(thing.path, name)
+            submodule = self._submodule(thing.path, name)
+            if not submodule.things and not self.is_wanted(later):
+                return of(later)
             frame = self.module_frame(thing.path)
             found = frame.names.get(name)
             found = self.from_star_files(name, frame) if found is None else self.resolve(found)

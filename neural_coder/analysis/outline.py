@@ -16,10 +16,30 @@ from neural_coder.analysis.usage import TELLING
 IMMEDIATE = re.compile(
     r"\.(manual_)?backward\(|\.step\(|\bautograd\.grad\(|(Loader2?|create_loader|Iterator)\(|"
     r"\.cuda\b(?!\.)|[\"']cuda|[\"']gpu|pin_memory\s*=\s*True|\.pin_memory\(|\bcuda\.amp|GradScaler|"
-    r"\bcuda\.(?!is_available|device_count|manual_seed|is_initialized|is_bf16_supported|empty_cache)[a-z]|"
-    r"\.to\(\d|device\s*=\s*\d"
+    r"\bcuda\.(?!is_available|device_count|manual_seed|is_initialized|is_bf16_supported|empty_cache)[a-z]"
 )
 """Text that makes a file worth the interpretation wherever it stands in the code: training, loaders, GPUs."""
+_IN_IMMEDIATE = (
+    "backward(",
+    ".step(",
+    "autograd.grad(",
+    "Loader",
+    "_loader(",
+    "Iterator(",
+    "cuda",
+    "gpu",
+    "pin_memory",
+)
+"""What any match of that holds: looking for plain text is much faster."""
+_DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
+
+
+_NAMES = re.compile(r"[A-Za-z_][\w.]*")
+_RUNS_ITSELF = re.compile(
+    r"\bself\(|\bself\.(forward|__call__|" + "|".join(sorted(catalogue.INFERENCE_METHODS)) + r")\(|"
+    r"super\([^()]*\)\.(forward|__call__)\("
+)
+"""How a method of a module may run that module, in text."""
 
 
 class Imported(NamedTuple):
@@ -56,17 +76,26 @@ class Names:
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """What the code of one top-level definition (or of the other statements) refers to.
+    """What the code of one statement of the top level, a function or class mostly, refers to.
 
     Code that works inside of modules (their `forward` and the like) is left out: nothing there is a site.
     """
 
+    names: frozenset[str]
+    """What the statement binds."""
+    first_line: int
+    last_line: int
+    immediate: bool = False
+    """The text alone asks for the interpretation."""
+    has_calls: bool = False
     references: set[str] = field(default_factory=set)
     """Dotted names that start with an imported name or a class of the file."""
     called: set[str] = field(default_factory=set)
     """Dotted names that are called with arguments, or whose methods for inference are."""
     tables: set[str] = field(default_factory=set)
-    """Tables and namespaces out of which something is called: `MODELS[name](...)`, `getattr(networks, name)(...)`."""
+    """Tables out of which something is called: `MODELS[name](...)`."""
+    namespaces: set[str] = field(default_factory=set)
+    """Objects whose attributes are called by computed names: `getattr(networks, name)(...)`."""
     parameter_types: dict[str, set[str]] = field(default_factory=dict)
     """Parameters with the names in their annotations."""
     parameters: set[str] = field(default_factory=set)
@@ -83,16 +112,10 @@ class Piece:
     runs_itself: bool = False
     """A method of a module runs that very module."""
 
-
-@dataclass(slots=True, eq=False)
-class Outline:
-    """One file."""
-
-    names: Names
-    pieces: dict[str, list[Piece]]
-    """By the name of the top-level definition or variable; `""` for the other statements."""
-    immediate: bool
-    """The text alone asks for the interpretation."""
+    @property
+    def bound(self) -> set[str]:
+        """Names and attributes of which only their use can tell what they are."""
+        return self.parameters | self.results
 
 
 def names_of(parsed: Parsed) -> Names:
@@ -147,33 +170,35 @@ def _targets(statement: ast.stmt) -> list[str]:
     return [target.id] if isinstance(target, ast.Name) else []
 
 
-def outline_of(parsed: Parsed, names: Names, is_module: Callable[[ClassOutline], bool]) -> Outline:
-    """Note what the code of a file refers to.
+def pieces_of(parsed: Parsed, names: Names, is_module: Callable[[ClassOutline], bool]) -> list[Piece]:
+    """Note what the code of a file refers to, for each statement of its top level.
 
     Args:
         parsed: The file.
         names: What it binds.
         is_module: Whether a class of the file is a PyTorch module.
     """
-    pieces: dict[str, list[Piece]] = {}
-    for statement in parsed.tree.body:
-        piece = _Reader(names, is_module).read([statement])
-        keys = [statement.name] if isinstance(statement, FunctionNode | ast.ClassDef) else _targets(statement)
-        for key in keys or [""]:
-            pieces.setdefault(key, []).append(piece)
-    return Outline(names, pieces, bool(IMMEDIATE.search(_code(parsed))))
+    text = parsed.source.text
+    running = [text.count("\n", 0, match.start()) + 1 for match in _RUNS_ITSELF.finditer(text)]
+    pieces = [_Reader(names, is_module, statement, running).read() for statement in parsed.tree.body]
+    immediate = _immediate_lines(parsed)
+    for piece in pieces if immediate else ():
+        piece.immediate = any(piece.first_line <= line <= piece.last_line for line in immediate)
+    return pieces
 
 
-def _code(parsed: Parsed) -> str:
-    """A file's text without its docstrings, whose examples tell nothing about the file."""
-    if not IMMEDIATE.search(parsed.source.text):
-        return ""
-    kept: list[str] = []
-    start = 0
-    for node in sorted(_docstrings(parsed.tree), key=lambda item: item.lineno):
-        kept += parsed.lines[start : node.lineno - 1]
-        start = node.end_lineno or node.lineno
-    return "\n".join([*kept, *parsed.lines[start:]])
+def _immediate_lines(parsed: Parsed) -> list[int]:
+    """Lines whose text alone asks for the interpretation. Docstrings do not count: their examples tell nothing."""
+    text = parsed.source.text
+    if not any(part in text for part in _IN_IMMEDIATE) and not _DEVICE_NUMBER.search(text):
+        return []
+    skipped = {line for node in _docstrings(parsed.tree) for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    return [
+        number
+        for number, line in enumerate(parsed.lines, 1)
+        if number not in skipped
+        and ((any(part in line for part in _IN_IMMEDIATE) and IMMEDIATE.search(line)) or _DEVICE_NUMBER.search(line))
+    ]
 
 
 def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
@@ -191,13 +216,20 @@ _TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
 class _Reader:
     """Reads a piece of code into a `Piece`."""
 
-    def __init__(self, names: Names, is_module: Callable[[ClassOutline], bool]):
+    def __init__(
+        self, names: Names, is_module: Callable[[ClassOutline], bool], statement: ast.stmt, running_lines: list[int]
+    ):
         self._names = names
+        self._running_lines = running_lines
         self._is_module = is_module
-        self._piece = Piece()
+        self._statement = statement
+        decorators = [item.lineno for item in getattr(statement, "decorator_list", ())]
+        first = min([statement.lineno, *decorators])
+        bound = [statement.name] if isinstance(statement, ScopeNode) else _targets(statement)
+        self._piece = Piece(frozenset(bound), first, statement.end_lineno or statement.lineno)
 
-    def read(self, nodes: Iterable[ast.AST]) -> Piece:
-        waiting = list(nodes)
+    def read(self) -> Piece:
+        waiting: list[ast.AST] = [self._statement]
         while waiting:
             node = waiting.pop()
             kind = node.__class__
@@ -220,6 +252,7 @@ class _Reader:
             waiting.append(node.value)  # type: ignore[attr-defined]
 
     def _enter_call(self, node: ast.Call, waiting: list[ast.AST]) -> None:
+        self._piece.has_calls = True
         callee = node.func
         given: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
         name = dotted(callee)
@@ -240,10 +273,11 @@ class _Reader:
 
     def _note_table(self, callee: ast.expr) -> None:
         if isinstance(callee, ast.Subscript):
-            self._piece.tables.add(dotted(callee.value))
+            name = dotted(callee.value)
+            kept = self._piece.namespaces if name.endswith(".__dict__") else self._piece.tables
+            kept.add(name.removesuffix(".__dict__"))
         elif isinstance(callee, ast.Call) and dotted(callee.func) == "getattr" and len(callee.args) > 1:
-            if not isinstance(callee.args[1], ast.Constant):
-                self._piece.tables.add(dotted(callee.args[0]))
+            self._piece.namespaces.add(dotted(callee.args[0]))
 
     def _enter_assign(self, node: ast.Assign, waiting: list[ast.AST]) -> None:
         if isinstance(node.value, ast.Name):
@@ -291,8 +325,14 @@ class _Reader:
             first = node.args.args[0].arg if node.args.args else ""
             if "classmethod" in decorators and _calls(node, {first}):
                 self._piece.references.add(owner)
-        elif _calls(node, _own_calls(node) - {f"self.{name}" for name in self._names.functions}):
-            self._piece.runs_itself = True
+        elif self._may_run_itself(node):
+            own = _own_calls(node) - {f"self.{name}" for name in self._names.functions}
+            self._piece.runs_itself |= _calls(node, own)
+
+    def _may_run_itself(self, node: FunctionNode) -> bool:
+        if not node.args.args or node.args.args[0].arg != "self":
+            return True
+        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines)
 
 
 _ENTER: dict[type[ast.AST], Callable[..., None]] = {
@@ -311,7 +351,10 @@ _ENTER: dict[type[ast.AST], Callable[..., None]] = {
 
 def _type_names(annotation: ast.expr) -> set[str]:
     if isinstance(annotation, ast.Constant):
-        return set(re.findall(r"[A-Za-z_][\w.]*", annotation.value)) if isinstance(annotation.value, str) else set()
+        return set(_NAMES.findall(annotation.value)) if isinstance(annotation.value, str) else set()
+    whole = dotted(annotation)
+    if whole:
+        return {whole}
     return {dotted(part) for part in ast.walk(annotation) if isinstance(part, ast.Name | ast.Attribute)} - {""}
 
 
@@ -324,7 +367,7 @@ def _own_calls(method: FunctionNode) -> set[str]:
 
 
 def _calls(function: FunctionNode, names: set[str]) -> bool:
-    """Whether one of the dotted names is called in a function; `super().forward(...)` is a call of the module itself."""
+    """Whether one of the dotted names, or `super().forward`, is called in a function."""
     if not names:
         return False
     for node in ast.walk(function):

@@ -334,7 +334,7 @@ class Statements(Calling):
 
     def _is_submodule(self, path: Path, name: str) -> bool:
         folder = path if path.suffix != ".py" else path.parent
-        return self.project.exists(folder / f"{name}.py") or (folder / name).is_dir()
+        return self.project.exists(folder / f"{name}.py") or self.project.has_folder(folder / name)
 
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:

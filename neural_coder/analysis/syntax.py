@@ -33,14 +33,49 @@ class Parsed:
         return self.source.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
     @cached_property
+    def _index(self) -> tuple[list[ast.AST], dict[ast.AST, tuple[int, int]], dict[ast.AST, ast.AST]]:
+        """All nodes in the order of the tree, where the nodes below each one are in that list, and parents.
+
+        One walk that is written out, because generators take several times as long and many ask.
+        """
+        nodes: list[ast.AST] = []
+        ranges: dict[ast.AST, tuple[int, int]] = {}
+        parents: dict[ast.AST, ast.AST] = {}
+        waiting: list[tuple[ast.AST, int]] = [(self.tree, -1)]
+        while waiting:
+            node, start = waiting.pop()
+            if start >= 0:
+                ranges[node] = (start, len(nodes))
+                continue
+            waiting.append((node, len(nodes)))
+            nodes.append(node)
+            below: list[ast.AST] = []
+            for name in node._fields:
+                value = getattr(node, name, None)
+                if value.__class__ is list:
+                    below += [item for item in value if isinstance(item, ast.AST)]
+                elif isinstance(value, ast.AST) and (value._fields or value._attributes):
+                    below.append(value)
+            for child in reversed(below):
+                parents[child] = node
+                waiting.append((child, -1))
+        return nodes, ranges, parents
+
+    @property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Each node's parent."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return self._index[2]
+
+    def below(self, node: ast.AST) -> list[ast.AST]:
+        """A node of this tree and all nodes below it (without contexts and operators)."""
+        nodes, ranges, _ = self._index
+        start, end = ranges[node]
+        return nodes[start:end]
 
     @cached_property
     def _blocks(self) -> dict[ast.AST, tuple[list[ast.stmt], int]]:
         found: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
-        for node in ast.walk(self.tree):
+        for node in statements(self.tree):
             for block in blocks_of(node):
                 for index, statement in enumerate(block):
                     found[statement] = (block, index)
@@ -172,7 +207,7 @@ if sys.version_info >= (3, 11):
 
 
 def statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """A tree and all statements (handlers and cases, too) in it, in the order of the text; expressions are not entered."""
+    """A tree and all statements (handlers and cases, too) in it, in the order of the text, without expressions."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

@@ -19,7 +19,7 @@ def find_unclear(facts: Facts, parsed: Parsed) -> tuple[Unclear, ...]:
         if binding.parsed is parsed
     }
     found = []
-    for node in ast.walk(parsed.tree):
+    for node in parsed.below(parsed.tree):
         if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.value, ast.Call):
             continue
         target = node.targets[0]

@@ -50,7 +50,7 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
     if not name or catalogue.LOSS_VARIABLES.search(name):
         return 0
     if scope not in parsed.uses:
-        parsed.uses[scope] = _uses(scope)
+        parsed.uses[scope] = _uses(scope, parsed)
     methods = parsed.uses[scope].get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
     telling = methods & TELLING
@@ -64,10 +64,10 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
     return 1 if called and named_like_model(name) else 0
 
 
-def _uses(scope: ast.AST) -> dict[str, set[str]]:
+def _uses(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
     """For each dotted name in a scope, the methods that are called on it; `()` stands for a call of the name itself."""
     found: dict[str, set[str]] = {}
-    for node in ast.walk(scope):
+    for node in parsed.below(scope):
         if isinstance(node, ast.Call):
             if node.args or node.keywords:
                 found.setdefault(dotted(node.func), set()).add(_CALLED)
