@@ -2,8 +2,8 @@
 
     python benchmarks/analyze.py [--package transformers | --path FOLDER] [--repeats 3]
 
-Each repeat measures three things one after the other, in fresh processes: `ast.parse` over all files; `analyze --jobs 1`
-with an empty cache; the same again, with what the first run has kept. Ratios are formed within a repeat.
+Each repeat measures three things in fresh processes: `ast.parse` over all files; `analyze --jobs 1` with an empty
+cache; the same again, with what the first run has kept. Ratios are formed within a repeat.
 """
 
 from __future__ import annotations
