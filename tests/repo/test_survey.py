@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -247,6 +249,34 @@ def test_ctrl_c_ends_all_children_at_once_and_keeps_what_was_found(repo, neural_
     (repo / "zzz" / "hangs.py").unlink()
     data, _ = analyzed(neural_coder)
     assert data["summary"]["cached"] >= 1
+
+
+def test_a_terminal_shows_how_far_the_work_is(repo):
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "neural_coder", "analyze", "."]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end, env={**os.environ, "TERM": "xterm"}) as child:
+        os.close(end)
+        shown = b""
+        # Reading from a terminal whose other end is closed is an error on Linux.
+        with contextlib.suppress(OSError):
+            while piece := os.read(terminal, 4096):
+                shown += piece
+    os.close(terminal)
+    assert child.returncode == 0
+    assert b"6/6" in shown
+
+
+def test_nothing_is_shown_where_there_is_no_terminal(repo, neural_coder):
+    (repo / "broken.py").unlink()
+    assert neural_coder("analyze", ".").stderr == ""
+
+
+def test_many_problems_do_not_flood_the_screen(repo, neural_coder):
+    for number in range(30):
+        (repo / f"broken{number}.py").write_text("def f(:\n")
+    result = neural_coder("analyze", ".")
+    assert result.stderr.count("invalid syntax") == 20
+    assert "11 more of this kind" in result.stderr
 
 
 def children_of_ours():
