@@ -297,10 +297,11 @@ def _options(jobs: int | None, no_cache: bool, file_timeout: str | None, tick: T
 
 def _complain(sentences: Sequence[str]) -> None:
     """Say what went wrong, as long as anybody would read it."""
-    for sentence in sentences[:_MOST_COMPLAINTS]:
+    different = list(dict.fromkeys(sentences))
+    for sentence in different[:_MOST_COMPLAINTS]:
         click.echo(f"neural-coder: {sentence}", err=True)
-    if len(sentences) > _MOST_COMPLAINTS:
-        more = len(sentences) - _MOST_COMPLAINTS
+    if len(different) > _MOST_COMPLAINTS:
+        more = len(different) - _MOST_COMPLAINTS
         click.echo(f"neural-coder: {more} more of this kind; --json lists all.", err=True)
 
 

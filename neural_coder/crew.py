@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from neural_coder.errors import InternalError
-from neural_coder.units import duration
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +228,7 @@ class _Child:
             return answer
         self.kill()
         if self._late:
-            return Lost("timeout", f"took longer than {duration(limit)}")
+            return Lost("timeout", f"took longer than {limit:g} s")
         return Lost("crash", "made it answer what makes no sense" if line else self._how_it_ended())
 
     def kill(self, *, late: bool = False) -> None:

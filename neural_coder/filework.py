@@ -69,7 +69,7 @@ class Desk:
 
     def _analyzed(self, path: Path, project: Project, reply: Reply) -> Analysis:
         started = time.perf_counter()
-        footprint = project.watch()
+        footprint = project.watched()
         try:
             facts = analyze(path, project)
             guard = main_guard(project.parsed(path).tree)
@@ -84,17 +84,17 @@ class Desk:
 
     def _seen(self, footprint: Footprint, project: Project) -> Plain:
         """What an analysis depends on, by number; what has no number yet is told in full."""
-        new_files = [path for path in footprint.files if path not in self._files and path in project.readings]
-        new_questions = [question for question in footprint.questions if question not in self._questions]
+        files, questions = footprint.whole()
+        new_files = [path for path in files if path not in self._files]
+        new_questions = [question for question in questions if question not in self._questions]
         self._files.update({path: len(self._files) + index for index, path in enumerate(new_files)})
         self._questions.update({question: len(self._questions) + index for index, question in enumerate(new_questions)})
-        answers = project.answers(Footprint(questions=set(new_questions)))
         return {
             "by": self._name,
-            "files": [self._files[path] for path in footprint.files if path in self._files],
-            "questions": [self._questions[question] for question in footprint.questions],
+            "files": [self._files[path] for path in files],
+            "questions": [self._questions[question] for question in questions],
             "new_files": [[str(path), *encode(project.readings[path])] for path in new_files],
-            "new_questions": [[*question, answers[question]] for question in new_questions],
+            "new_questions": [[*question, project.answer(question)] for question in new_questions],
         }
 
 

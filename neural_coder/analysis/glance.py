@@ -6,12 +6,14 @@ The look errs on one side only: it may say yes to a file without sites, never no
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.footprint import Footprint
 from neural_coder.analysis.outline import ClassOutline, Imported, Piece, names_of, pieces_of
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
@@ -32,6 +34,8 @@ class _File:
     def __init__(self, path: Path, parsed: Parsed):
         self.path = path
         self.names = names_of(parsed)
+        self.footprint = Footprint()
+        """Of all that was asked about it; what is known about other files is a part of that."""
         self.pieces: list[Piece] | None = None
         self.modules: dict[ClassOutline, bool] = {}
         self.given: dict[str, bool] = {}
@@ -59,18 +63,31 @@ class Glance:
         path = path.resolve()
         if path not in self._files:
             self._files[path] = _File(path, self._project.parsed(path))
-        file = self._files[path]
-        return any(self._may_hold_sites(piece, file) for piece in self._pieces(file))
+        with self._on_behalf(self._files[path]) as file:
+            return any(self._may_hold_sites(piece, file) for piece in self._pieces(file))
 
     def lines_worth_running(self, path: Path) -> list[tuple[int, int]]:
         """First and last lines of the top-level statements of a file that may hold sites."""
-        file = self._file(path.resolve())
-        pieces = self._pieces(file)
-        return [(piece.first_line, piece.last_line) for piece in pieces if self._may_hold_sites(piece, file)]
+        with self._on_behalf(self._file(path.resolve())) as file:
+            pieces = self._pieces(file)
+            return [(piece.first_line, piece.last_line) for piece in pieces if self._may_hold_sites(piece, file)]
 
     def gives_models(self, path: Path, name: str) -> bool:
         """Whether what a project file calls so builds a model, holds one, or gives one."""
-        return self._gives_models(self._file(path), name)
+        with self._on_behalf(self._file(path)) as file:
+            return self._gives_models(file, name)
+
+    @contextlib.contextmanager
+    def _on_behalf(self, file: _File) -> Iterator[_File]:
+        """Note what is looked at with the file that it is looked at for."""
+        watch = self._project.watch
+        watch.now.parts.add(file.footprint)
+        outer, watch.now = watch.now, file.footprint
+        file.footprint.files.add(file.path)
+        try:
+            yield file
+        finally:
+            watch.now = outer
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -184,9 +201,11 @@ class Glance:
         return found
 
     def _gives_models(self, file: _File, name: str) -> bool:
+        self._project.watch.now.parts.add(file.footprint)
         if name not in file.given:
             file.given[name] = False  # What needs itself to be answered adds nothing.
-            file.given[name] = self._definition_gives_models(file, name)
+            with self._on_behalf(file):
+                file.given[name] = self._definition_gives_models(file, name)
         return file.given[name]
 
     def _definition_gives_models(self, file: _File, name: str) -> bool:
@@ -263,9 +282,11 @@ class Glance:
 
     def _behind(self, name: str, file: _File, depth: int = 0) -> list[str | tuple[ClassOutline, _File]]:
         """What may stand behind a class's name: classes of the project, or dotted names (`?`: nobody knows)."""
+        self._project.watch.now.parts.add(file.footprint)
         if name not in file.behind:
             file.behind[name] = ["?"]  # What leads back to itself is known by nobody.
-            file.behind[name] = self._find_behind(name, file, depth)
+            with self._on_behalf(file):
+                file.behind[name] = self._find_behind(name, file, depth)
         return file.behind[name]
 
     def _find_behind(self, name: str, file: _File, depth: int) -> list[str | tuple[ClassOutline, _File]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.folders import Folders, Question, any_module, named, one_below
-from neural_coder.analysis.footprint import Footprint, Reading, digest, stamp
+from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
 from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.errors import UserError
 from neural_coder.source import Source, read_bytes
@@ -30,7 +30,7 @@ EAGER_FILES = 60
 class Project:
     """The files of one user project. Nothing in it is ever imported or run.
 
-    All that an analysis learns from the file system it learns here, so that what it looked at is known (`watch`).
+    All that an analysis learns from the file system it learns here, so that what it looked at is known (`footprint`).
 
     Args:
         root: The project's folder.
@@ -42,8 +42,8 @@ class Project:
         self.root = root.resolve()
         self.python = python
         self._overlay = {path.resolve(): source for path, source in (overlay or {}).items()}
-        self.footprint = Footprint()
-        """What was looked at since `watch` was called."""
+        self.watch = Watch()
+        """Notes what is looked at."""
         self.readings: dict[Path, Reading] = {}
         """What the files held that were read."""
         self._folders = Folders(self._overlay)
@@ -51,7 +51,7 @@ class Project:
         self._resolved: dict[Path, Path] = {}
         self._trees: dict[Path, Parsed] = {}
         self._mentions: dict[Path, bool] = {}
-        self._imports: dict[tuple[Path, Path], tuple[tuple[Path, ...], Footprint]] = {}
+        self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
         self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
 
     @classmethod
@@ -81,7 +81,7 @@ class Project:
             UserError: The file cannot be read.
         """
         key = self._resolve(path)
-        self.footprint.files.add(key)
+        self.watch.now.files.add(key)
         if key not in self._sources:
             self._sources[key] = self._overlay[key] if key in self._overlay else self._read(path, key)
         return self._sources[key]
@@ -93,17 +93,14 @@ class Project:
         self.readings[key] = Reading(digest(data), taken)
         return Source.decode(data, path)
 
-    def watch(self) -> Footprint:
-        """Start to note anew what is looked at.
+    def watched(self) -> Footprint:
+        """Start a new footprint, in which all that is looked at from now on is noted."""
+        self.watch.now = Footprint()
+        return self.watch.now
 
-        Answers that were found before and are given again bring along what they were found from.
-        """
-        self.footprint = Footprint()
-        return self.footprint
-
-    def answers(self, footprint: Footprint) -> dict[Question, str]:
-        """What the folders said to the questions of a footprint."""
-        return {question: self._folders.answer(question) for question in footprint.questions}
+    def answer(self, question: Question) -> str:
+        """What a folder says to a question, without noting it."""
+        return self._folders.answer(question)
 
     def parsed(self, path: Path) -> Parsed:
         """A file's syntax tree.
@@ -112,7 +109,7 @@ class Project:
             UserError: The file cannot be read or has a syntax error.
         """
         key = self._resolve(path)
-        self.footprint.files.add(key)
+        self.watch.now.files.add(key)
         if key not in self._trees:
             if len(self._trees) >= _CACHED_TREES:
                 self._trees.pop(next(iter(self._trees)))
@@ -132,7 +129,7 @@ class Project:
         return "d" in self._ask(named(path.parent, path.name))
 
     def _ask(self, question: Question) -> str:
-        self.footprint.questions.add(question)
+        self.watch.now.questions.add(question)
         return self._folders.answer(question)
 
     def files_of(self, script: Path) -> tuple[Path, ...]:
@@ -160,16 +157,7 @@ class Project:
 
     def imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
         """The project files that a file imports directly, in the order of its import statements."""
-        key = (path, script_folder)
-        if key not in self._imports:
-            outer, self.footprint = self.footprint, Footprint()
-            try:
-                self._imports[key] = self._find_imports(path, script_folder), self.footprint
-            finally:
-                self.footprint = outer
-        found, footprint = self._imports[key]
-        self.footprint.add(footprint)
-        return found
+        return self._imports.get((path, script_folder), lambda: self._find_imports(path, script_folder))
 
     def _find_imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
         try:
@@ -193,14 +181,13 @@ class Project:
             return None
         key = (name, level, importer.parent if level else script_folder)
         if key not in self._found:
-            outer, self.footprint = self.footprint, Footprint()
-            try:
-                target = self._find_relative(*key) if level else self._find_absolute(name, script_folder)
-                self._found[key] = target, tuple(self.footprint.questions)
-            finally:
-                self.footprint = outer
+            # There are very many of these: a tuple of questions is a tenth of a footprint.
+            outer, self.watch.now = self.watch.now, Footprint()
+            target = self._find_relative(*key) if level else self._find_absolute(name, script_folder)
+            self._found[key] = target, tuple(self.watch.now.questions)
+            self.watch.now = outer
         found, questions = self._found[key]
-        self.footprint.questions.update(questions)
+        self.watch.now.questions.update(questions)
         return found
 
     def _find_relative(self, name: str, level: int, folder: Path) -> Path | None:
@@ -253,7 +240,7 @@ class Project:
     def mentions_library(self, path: Path) -> bool:
         """Whether a file's text names PyTorch or a library that builds on it."""
         path = self._resolve(path)
-        self.footprint.files.add(path)
+        self.watch.now.files.add(path)
         if path not in self._mentions:
             try:
                 self._mentions[path] = bool(_LIBRARY_MENTIONED.search(self.source(path).text))
