@@ -79,6 +79,30 @@ def load(start: Path) -> Config:
     return Config(path=path, **settings)  # type: ignore[arg-type]
 
 
+def catalogue_table(start: Path) -> tuple[Mapping[str, object], Path] | None:
+    """The entries that a project adds to the catalogue of libraries (see docs/catalogue.md), as they are written.
+
+    Args:
+        start: A file or folder of the project, as for `load`.
+
+    Returns:
+        `[tool.neural_coder.catalogue]`, and the file that it stands in; None when there is none.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path = _nearest(start)
+    if path is None or TABLE.encode() not in path.read_bytes():
+        # Most files are other tools', and some are templates that are not even TOML.
+        return None
+    table = (_table(path) or {}).get("catalogue")
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise UserError(f"{path}: catalogue of [tool.{TABLE}] must be a table: [tool.{TABLE}.catalogue].")
+    return table, path
+
+
 def parse_duration(text: str | float) -> float:
     """Read a time such as `10m`, `90s`, `1h30m` or `600` (seconds).
 
@@ -228,6 +252,13 @@ def _python(value: object, folder: Path) -> dict[str, object]:
     return {"python": folder / Path(value).expanduser()}
 
 
+def _catalogue(value: object, _: Path) -> dict[str, object]:
+    """Read by `catalogue_table` where the analysis needs it."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"it must be a table: [tool.{TABLE}.catalogue].")
+    return {}
+
+
 def _text_or_number(value: object) -> str | float:
     if isinstance(value, str | int | float):
         return value
@@ -248,5 +279,6 @@ _SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
     "budget": _budget,
     "timeout": _timeout,
     "exclude": _exclude,
+    "catalogue": _catalogue,
     "python": _python,
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.facts import Binding, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.objects import Objects
 from neural_coder.analysis.syntax import dotted
-from neural_coder.analysis.usage import looks_like_model
+from neural_coder.analysis.usage import looks_like_model, named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Instance,
@@ -131,27 +131,50 @@ class Bindings(Objects):
     def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
         """A call that nothing explains: what is done with its result may tell that it is a model."""
         callee = self.facts.resolved.get(source, "")
-        if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
+        entry = self.catalogue.call(callee) if callee else None
+        says_no = entry is not None and entry.gives == "nothing"
+        if says_no or self.catalogue.is_foreign(callee) or not self.mentions_torch(frame.parsed.path):
             return value
-        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
-        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
-            scope = frame.info.owner.node
-        strength = looks_like_model(target, scope, frame.parsed)
-        if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
+        if self.catalogue.is_loss(dotted(target)):
             return value
-        evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
-        if strength < 2:
-            if not callee or not self.inferred_module(source, frame):
-                return value
-            evidence = Evidence(known_by="jedi", confidence=0.9)
+        evidence = self._evidence_of_use(target, source, callee, entry, frame)
+        if evidence is None:
+            return value
         if source not in self.facts.models:
             library = callee.partition(".")[0] or "project"
             self.facts.models[source] = BuiltModel(source, frame.parsed, evidence, callee, library, layers_known=False)
         self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
 
+    def _evidence_of_use(
+        self, target: ast.expr, source: ast.Call, callee: str, entry: Entry | None, frame: Frame
+    ) -> Evidence | None:
+        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
+        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
+            scope = frame.info.owner.node
+        strength = looks_like_model(target, scope, frame.parsed, self.catalogue)
+        if strength == 2:
+            return Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
+        if strength == 0:
+            return None
+        if entry is not None and entry.gives == "any":
+            # What `torch.load` gives is called only when it is a whole model; `instantiate` builds anything.
+            told = callee.startswith("torch.") or any(named_like_model(_last_word(item)) for item in source.args)
+            note = "it is named and called like a model"
+            return Evidence(known_by="name", confidence=0.65, note=note) if told else None
+        if callee and self.inferred_module(source, frame):
+            return Evidence(known_by="jedi", confidence=0.9)
+        return None
+
     def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
         """Ask jedi whether a call gives a module; False also when it does not know."""
         span = frame.parsed.span(source.func)
         line, column = span.end_line, max(span.end_column - 1, 0)
         return bool(self.inference.gives_module(frame.parsed.source, line, column))
+
+
+def _last_word(node: ast.expr) -> str:
+    """What is asked for at the end of an expression: `model` of `cfg.model` and of `cfg["model"]`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return node.attr if isinstance(node, ast.Attribute) else ""

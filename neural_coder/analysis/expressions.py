@@ -6,7 +6,6 @@ import ast
 import builtins
 from collections.abc import Iterable
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.bindings import Bindings
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.syntax import FunctionNode
@@ -78,7 +77,7 @@ class Expressions(Bindings):
         stars = frame.module.star_imports
         candidates = [f"{package}.{name}" for package in stars]
         for candidate in candidates:
-            if catalogue.builder(candidate) or catalogue.torch_layer(candidate) or catalogue.is_module_base(candidate):
+            if self.catalogue.entry(candidate) is not None:
                 return of(Outside(candidate))
         if hasattr(builtins, name):
             return of(Outside(f"builtins.{name}"))

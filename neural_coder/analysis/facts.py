@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from neural_coder.analysis.catalogue import Catalogue
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.values import ClassInfo, ModelObject
 from neural_coder.records import Evidence
@@ -40,6 +42,8 @@ class BuiltModel:
     """It became part of another module."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
+    entry: Entry | None = None
+    """What the catalogue says about what built it."""
     origin: BuiltModel | None = None
     """For what a function built and gave to one of its callers: the model inside the function."""
 
@@ -122,6 +126,7 @@ class Built:
 class Facts:
     """Everything noted during one interpretation."""
 
+    catalogue: Catalogue
     files: dict[Path, Parsed] = field(default_factory=dict)
     """The files that were run, by resolved path."""
     models: dict[ast.AST, BuiltModel] = field(default_factory=dict)

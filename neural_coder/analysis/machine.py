@@ -46,7 +46,8 @@ class Machine(ABC):
         self.project = project
         self.script_folder = script.resolve().parent
         self.reported = reported
-        self.facts = Facts()
+        self.catalogue = project.catalogue
+        self.facts = Facts(self.catalogue)
         self.inference = Inference(project.python)
         self.steps = 0
         self.stack: list[Step] = []
@@ -60,6 +61,8 @@ class Machine(ABC):
         """One for each module that is being built: the layers that it turns out to hold."""
         self.fresh: list[set[ast.AST]] = [set()]
         """One for each running function: the models that it has built, itself or by what it called."""
+        self.part_nodes: dict[tuple[ast.AST, str], ast.AST] = {}
+        """For a model or trainer and the name of an attribute: what stands for the model there."""
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
         self.modules: dict[Path, Frame] = {}

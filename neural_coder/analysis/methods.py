@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
 from neural_coder.analysis.values import (
@@ -134,8 +134,11 @@ class Methods(Libraries):
         member = self.member_of(thing, name)
         if member is not None and member.things:
             return self._run_member(thing, member, node, arguments, keywords, frame, flows)
+        known = self._method_of_library(thing, model, node, name, frame, flows)
+        if known is not None:
+            return known
         self.note_traits(model, node, name, arguments, keywords)
-        if name in catalogue.SELF_METHODS:
+        if name in self.catalogue.same_methods:
             return of(thing)
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
@@ -146,17 +149,26 @@ class Methods(Libraries):
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
-        if (
-            model.kind == "pipeline"
-            and name in {"train", "fit"}
-            and model.library in {"ultralytics", "sentence_transformers"}
-        ):
+        return Value(frozenset(), flows)
+
+    def _method_of_library(
+        self, thing: ModelObject, model: BuiltModel, node: ast.Call, name: str, frame: Frame, flows: frozenset[Flow]
+    ) -> Value | None:
+        """What the catalogue says about a method that the project's files do not show."""
+        if name not in self.catalogue.methods:
+            return None
+        entries = self.entries_of(thing)
+        if any(name in entry.fits for entry in entries):
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
-        methods = catalogue.PIPELINE_METHODS if model.kind == "pipeline" else catalogue.INFERENCE_METHODS
+        if any(name in entry.evaluates for entry in entries):
+            self.facts.mark_inferred({thing.site})
+            return UNKNOWN
+        told = [entry.runs for entry in entries if entry.runs is not None]
+        methods = frozenset().union(*told) if told else self.catalogue.run_methods
         if name in methods and self.has_outside_class(model):
             return self.run_model(thing, node, frame, flows)
-        return Value(frozenset(), flows)
+        return None
 
     def _run_member(
         self,
@@ -223,12 +235,12 @@ class Methods(Libraries):
                 return arguments[0] if arguments else UNKNOWN
             case "accelerator", "autocast":
                 return of(Object("autocast"))
-            case "trainer", _ if name in catalogue.FIT_METHODS:
+            case "trainer", _ if thing.entry is not None and name in thing.entry.fits:
                 self.note_fit(
                     node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95)
                 )
                 return UNKNOWN
-            case "trainer", ("evaluate" | "predict" | "test" | "validate"):
+            case "trainer", _ if thing.entry is not None and name in thing.entry.evaluates:
                 self.facts.mark_inferred({model.site for model in thing.models | models_in(join(everything))})
                 return UNKNOWN
             case ("loss", _) if name in {"to", "cuda", "cpu", "eval", "train", "half", "float"}:
@@ -246,7 +258,7 @@ class Methods(Libraries):
         if name == "manual_backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.9))
             return UNKNOWN
-        if name in catalogue.FIT_METHODS and self.has_base(thing.info, catalogue.TRAINERS):
+        if any(entry.gives == "trainer" and name in entry.fits for entry in self.base_entries(thing.info)):
             held = thing.info.attributes.get("model", UNKNOWN)
             self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN

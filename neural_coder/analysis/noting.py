@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import optimizer_name
 from neural_coder.analysis.expressions import Expressions
 from neural_coder.analysis.facts import MAX_STACKS, BackwardCall, Built, BuiltModel, ForwardCall, OtherCall
 from neural_coder.analysis.frames import Frame
@@ -114,14 +114,14 @@ class Noting(Expressions):
         """An optimizer is built."""
         if node not in self.facts.optimizers:
             evidence = Evidence(known_by="import", confidence=0.99)
-            self.facts.optimizers[node] = Built(node, frame.parsed, catalogue.optimizer_name(name), evidence)
+            self.facts.optimizers[node] = Built(node, frame.parsed, optimizer_name(name), evidence)
         return Object("optimizer", node)
 
     def note_traits(
         self, model: BuiltModel, node: ast.Call, name: str, arguments: list[Value], keywords: dict[str, Value]
     ) -> None:
         """What a method call on a model tells about what the script does with it."""
-        trait = catalogue.METHOD_TRAITS.get(name)
+        trait = self.catalogue.traits.get(name)
         if name == "train" and arguments and constant(arguments[0]) is False:
             trait = "eval"
         if trait:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 import logging
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from neural_coder import config
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.errors import UserError
 from neural_coder.source import Source
@@ -17,7 +19,6 @@ from neural_coder.source import Source
 log = logging.getLogger(__name__)
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-_LIBRARY_MENTIONED = re.compile(r"\b(" + "|".join(sorted(catalogue.LIBRARIES)) + r")\b")
 _CACHED_TREES = 400
 
 
@@ -39,6 +40,16 @@ class Project:
         self._mentions: dict[Path, bool] = {}
         self._imports: dict[tuple[Path, Path], tuple[Path, ...]] = {}
         self._found: dict[tuple[str, Path], Path | None] = {}
+
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """What is known about libraries, with what `[tool.neural_coder.catalogue]` of the project adds.
+
+        Raises:
+            UserError: That table makes no sense.
+        """
+        found = config.catalogue_table(self.root)
+        return catalogue.builtin() if found is None else catalogue.extended(*found)
 
     @classmethod
     def find(cls, script: Path, python: Path | None = None) -> Project:
@@ -130,7 +141,7 @@ class Project:
                 base = base.parent
             return self._below(base, name)
         top = name.partition(".")[0]
-        if not name or top in catalogue.LIBRARIES:
+        if not name or top in self.catalogue.libraries:
             return None
         key = (name, script_folder)
         if key not in self._found:
@@ -175,7 +186,7 @@ class Project:
         path = path.resolve()
         if path not in self._mentions:
             try:
-                self._mentions[path] = bool(_LIBRARY_MENTIONED.search(self.source(path).text))
+                self._mentions[path] = self.catalogue.mentions_library(self.source(path).text)
             except UserError as error:
                 log.debug("%s not searched: %s", path, error)
                 self._mentions[path] = False

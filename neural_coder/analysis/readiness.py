@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
 
-_LOOKS = catalogue.words(
+_LOOKS = words(
     """
     print summary len isinstance hasattr type id info debug str repr
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.syntax import Parsed, dotted
 from neural_coder.analysis.usage import looks_like_model
@@ -26,9 +25,8 @@ def find_unclear(facts: Facts, parsed: Parsed) -> tuple[Unclear, ...]:
         name = dotted(target)
         if not name or (name, parsed.scope(node)) in bound or _is_explained(facts, node.value):
             continue
-        if looks_like_model(
-            target, parsed.function(node) or parsed.tree, parsed
-        ) == 1 and not catalogue.LOSS_VARIABLES.search(name):
+        scope = parsed.function(node) or parsed.tree
+        if looks_like_model(target, scope, parsed, facts.catalogue) == 1:
             reason = f"`{name}` is called like a model, but what `{parsed.text(node.value.func)}` gives is not known"
             found.append(Unclear(line=node.lineno, text=parsed.text(node.value.func), reason=reason))
     for binding in facts.bindings.values():
@@ -41,4 +39,4 @@ def find_unclear(facts: Facts, parsed: Parsed) -> tuple[Unclear, ...]:
 
 def _is_explained(facts: Facts, call: ast.Call) -> bool:
     resolved = facts.resolved.get(call, "")
-    return call in facts.models or resolved.partition(".")[0] in catalogue.FOREIGN or resolved.startswith("torch.")
+    return call in facts.models or facts.catalogue.is_foreign(resolved) or resolved.startswith("torch.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import Catalogue, words
 from neural_coder.analysis.syntax import Parsed, dotted
 
-_TELLING = catalogue.words(
+_TELLING = words(
     """
     eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules
     named_modules named_children
@@ -27,27 +27,28 @@ def named_like_model(name: str) -> bool:
     return bool(_MODEL_NAME.search(name.rpartition(".")[2]))
 
 
-def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed) -> int:
+def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
     """How much the uses of a target in its scope speak for a module.
 
     Args:
         target: A name, or an attribute such as `self.model`.
         scope: The function, class or file in which its uses are looked at.
         parsed: The file.
+        catalogue: Knows how losses are named, which are called like models.
 
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(dotted(target), scope, parsed)
+    return _strength(dotted(target), scope, parsed, catalogue)
 
 
-def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed) -> int:
+def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, catalogue: Catalogue) -> int:
     """The same for a parameter of a function."""
-    return _strength(name, function, parsed)
+    return _strength(name, function, parsed, catalogue)
 
 
-def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
-    if not name or catalogue.LOSS_VARIABLES.search(name):
+def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
+    if not name or catalogue.names_loss(name):
         return 0
     if scope not in parsed.uses:
         parsed.uses[scope] = _uses(scope)
