@@ -89,7 +89,8 @@ class Bindings(Objects):
             for thing in value.things
             if isinstance(thing, ModelObject) and thing not in frame.read_objects and not self._is_foreign(thing)
         }
-        if any(isinstance(thing, ModelObject) for thing in base.things) or self._inside_module(frame):
+        inside = any(isinstance(thing, ModelObject) for thing in base.things) or self._is_part_of_model(target, frame)
+        if inside or self._inside_module(frame):
             return
         if not fresh:
             self._note_alias(target, name, value, frame, statement, source)
@@ -98,6 +99,14 @@ class Bindings(Objects):
             (statement, name), Binding(frame.parsed, statement, name, target, value=source)
         )
         binding.sites.update(thing.site for thing in fresh)
+
+    def _is_part_of_model(self, target: ast.expr, frame: Frame) -> bool:
+        """`detector.roi_heads.box_predictor = ...`: somewhere in front of the name stands a model."""
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+            if any(isinstance(thing, ModelObject) for thing in self.evaluate(target, frame).things):
+                return True
+        return False
 
     def _note_alias(
         self, target: ast.expr, name: str, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr
@@ -130,7 +139,7 @@ class Bindings(Objects):
 
     def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
         """A call that nothing explains: what is done with its result may tell that it is a model."""
-        callee = self.facts.resolved.get(source, "")
+        callee = self.facts.resolved.get(self._first_call(source), "")
         entry = self.catalogue.call(callee) if callee else None
         says_no = entry is not None and entry.gives == "nothing"
         if says_no or self.catalogue.is_foreign(callee) or not self.mentions_torch(frame.parsed.path):
@@ -145,6 +154,16 @@ class Bindings(Objects):
             self.facts.models[source] = BuiltModel(source, frame.parsed, evidence, callee, library, layers_known=False)
         self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
+
+    def _first_call(self, source: ast.Call) -> ast.Call:
+        """`load(...)` of `load(...).to(device).eval()`."""
+        while (
+            isinstance(source.func, ast.Attribute)
+            and isinstance(source.func.value, ast.Call)
+            and source.func.attr in self.catalogue.same_methods
+        ):
+            source = source.func.value
+        return source
 
     def _evidence_of_use(
         self, target: ast.expr, source: ast.Call, callee: str, entry: Entry | None, frame: Frame

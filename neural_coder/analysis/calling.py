@@ -112,6 +112,10 @@ class Calling(Methods):
         frame: Frame,
         flows: frozenset[Flow],
     ) -> Value:
+        if isinstance(thing, Function | Class) and node is not None:
+            known = self._by_own_entry(thing, arguments, keywords, node, frame, flows)
+            if known is not None:
+                return known
         match thing:
             case Function():
                 return self.run_function(thing, arguments, keywords, node, frame)
@@ -129,6 +133,22 @@ class Calling(Methods):
                 if method is not None:
                     return self.call_value(method, arguments, keywords, node, frame)
         return Value(frozenset(), flows)
+
+    def _by_own_entry(
+        self,
+        thing: Function | Class,
+        arguments: Arguments,
+        keywords: Keywords,
+        node: ast.Call,
+        frame: Frame,
+        flows: frozenset[Flow],
+    ) -> Value | None:
+        """What the user's own entries say about a function or class of the project: they go before its code."""
+        if not self.catalogue.has_own_entries:
+            return None
+        name = self.qualified(thing.info)
+        entry = self.catalogue.project_entry(name)
+        return self.call_known(name, entry, arguments, keywords, node, frame, flows) if entry is not None else None
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -194,14 +214,17 @@ class Calling(Methods):
         members = {name for member in self.lineage(info) for name in member.members}
         return bool(members & {"__iter__", "__next__"}) or {"__getitem__", "__len__"} <= members
 
-    def qualified(self, info: ClassInfo) -> str:
-        """A project class's dotted name, from the project's root."""
+    def qualified(self, info: ClassInfo | FunctionInfo) -> str:
+        """The dotted name of a class or function of the project, from the project's root."""
         path = info.parsed.path.resolve()
+        name = getattr(info.node, "name", "<lambda>")
+        if isinstance(info, FunctionInfo) and info.owner is not None:
+            name = f"{info.owner.node.name}.{name}"
         try:
             relative = path.relative_to(self.project.root).with_suffix("")
         except ValueError:
-            return info.node.name
-        return ".".join([*relative.parts, info.node.name])
+            return name
+        return ".".join([*(part for part in relative.parts if part != "__init__"), name])
 
     def _construct_module(
         self,

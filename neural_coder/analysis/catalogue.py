@@ -97,6 +97,11 @@ class Catalogue:
         self._losses = _Remembered(lambda name: bool(self._loss_classes.search(name.rpartition(".")[2])))
         self._projects = _Remembered(self._find_own)
 
+    @property
+    def has_own_entries(self) -> bool:
+        """Whether some entries are the user's."""
+        return bool(self._own)
+
     @functools.cached_property
     def _mention(self) -> re.Pattern[str]:
         return re.compile(r"\b(" + "|".join(map(re.escape, sorted(self.packages))) + r")\b")

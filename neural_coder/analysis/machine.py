@@ -63,6 +63,7 @@ class Machine(ABC):
         """One for each running function: the models that it has built, itself or by what it called."""
         self.part_nodes: dict[tuple[ast.AST, str], ast.AST] = {}
         """For a model or trainer and the name of an attribute: what stands for the model there."""
+        self.part_owners: dict[ast.AST, ast.AST] = {}
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
         self.modules: dict[Path, Frame] = {}

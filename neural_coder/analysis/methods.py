@@ -49,6 +49,8 @@ class Methods(Libraries):
         flows = frozenset().union(receiver.flows, *(all_flows(value) for value in everything))
         own = any(isinstance(thing, Function | Class | Outside) for thing in function.things)
         models = [thing for thing in receiver.things if isinstance(thing, ModelObject)]
+        if models and function.things and all(isinstance(thing, ModelObject) for thing in function.things):
+            return None  # a model that is a part of another one: `pipe.unet(x)`
         if models:
             results = [
                 self.model_method(thing, node, callee.attr, arguments, keywords, flows, frame) for thing in models
@@ -65,7 +67,23 @@ class Methods(Libraries):
                     return known
         if own:
             return None
+        built = self._built_by_class(receiver, node, callee.attr, frame)
+        if built is not None:
+            return built
         return self._method_by_name(node, callee, receiver, arguments, flows, frame)
+
+    def _built_by_class(self, receiver: Value, node: ast.Call, name: str, frame: Frame) -> Value | None:
+        """`Net.from_pretrained(...)` where a base outside the project has that method."""
+        classes = [thing for thing in receiver.things if isinstance(thing, Class)]
+        found = [
+            self.call_value(of(thing), [], {}, node, frame)
+            for thing in classes
+            if any(
+                entry.gives == "module" and name in (entry.built_by or self.catalogue.building_methods)
+                for entry in self.base_entries(thing.info)
+            )
+        ]
+        return join(found) if found else None
 
     def _method_by_name(
         self,
@@ -162,7 +180,7 @@ class Methods(Libraries):
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
         if any(name in entry.evaluates for entry in entries):
-            self.facts.mark_inferred({thing.site})
+            self.note_evaluation([thing])
             return UNKNOWN
         told = [entry.runs for entry in entries if entry.runs is not None]
         methods = frozenset().union(*told) if told else self.catalogue.run_methods
@@ -241,7 +259,7 @@ class Methods(Libraries):
                 )
                 return UNKNOWN
             case "trainer", _ if thing.entry is not None and name in thing.entry.evaluates:
-                self.facts.mark_inferred({model.site for model in thing.models | models_in(join(everything))})
+                self.note_evaluation(thing.models | models_in(join(everything)))
                 return UNKNOWN
             case ("loss", _) if name in {"to", "cuda", "cpu", "eval", "train", "half", "float"}:
                 return of(thing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 
 from neural_coder.analysis.catalogue import optimizer_name
 from neural_coder.analysis.expressions import Expressions
@@ -47,7 +48,7 @@ class Noting(Expressions):
         for site in frame.loaders[-1] if frame.loaders else ():
             call.loaders.add(site)
             self.facts.loaders[site].confirmed = True
-        self.facts.forward_statements.update((statement, thing.site) for _, statement in self.stack)
+        self._note_run_inside({thing.site, self.part_owners.get(thing.site, thing.site)})
         self.ran_forward = True
         return call
 
@@ -81,8 +82,19 @@ class Noting(Expressions):
     def note_fit(self, node: ast.Call, frame: Frame, models: list[Value], evidence: Evidence) -> None:
         """A call that trains as a whole."""
         self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "fit", evidence))
-        for thing in models_in(join(models)):
-            self.facts.mark_trained({thing.site})
+        trained = {thing.site for thing in models_in(join(models))}
+        self.facts.mark_trained(trained)
+        self._note_run_inside(trained)
+
+    def note_evaluation(self, models: Iterable[ModelObject]) -> None:
+        """A call that runs models over a whole dataset, inside a library."""
+        run = {thing.site for thing in models}
+        self.facts.mark_inferred(run)
+        self._note_run_inside(run)
+
+    def _note_run_inside(self, sites: Iterable[ast.AST]) -> None:
+        for site in sites:
+            self.facts.forward_statements.update((statement, site) for _, statement in self.stack)
 
     def note_numpy(self, flows: frozenset[Flow]) -> None:
         """Values are turned into NumPy arrays, which know no bfloat16."""

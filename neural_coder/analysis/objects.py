@@ -308,6 +308,7 @@ class Objects(Machine):
     def part(self, site: ast.AST, name: str, parsed: Parsed) -> ModelObject:
         """The model that is an attribute of a pipeline or trainer of a library."""
         node = self.part_nodes.setdefault((site, name), ast.copy_location(ast.Pass(), site))
+        self.part_owners[node] = site
         evidence = Evidence(known_by="catalogue", confidence=0.9, note=f"the {name} of what a library built")
         return self.placeholder(node, parsed, evidence.note, evidence)
 
