@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from neural_coder.analysis.catalogue_data import Contents, Entry, read_builtin, read_table
 
 _TORCH_NN_PATHS = re.compile(r"torch\.nn\.modules\.\w+\.([A-Z]\w*)")
-_WILDCARDS = re.compile(r"(\*\*|\*|\[[^\]]+\])")
+_WILDCARDS = re.compile(r"(\*\*\.|\*\*|\*|\[[^\]]+\])")
 _BASES = frozenset({"module", "layer", "part", "same"})
 _CACHED_NAMES = 20_000
 
@@ -261,6 +261,8 @@ class _Pattern:
 
 
 def _as_regex(part: str) -> str:
+    if part == "**.":
+        return r"(?:.*\.)?"
     if part == "**":
         return ".*"
     if part == "*":
