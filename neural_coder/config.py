@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -91,16 +92,34 @@ def catalogue_table(start: Path) -> tuple[Mapping[str, object], Path] | None:
     Raises:
         UserError: The file has settings of ours, but cannot be read.
     """
-    path = _nearest(start)
-    if path is None or TABLE.encode() not in path.read_bytes():
-        # Most files are other tools', and some are templates that are not even TOML.
-        return None
-    table = (_table(path) or {}).get("catalogue")
-    if table is None:
+    path, settings = _own_table(start)
+    table = settings.get("catalogue")
+    if path is None or table is None:
         return None
     if not isinstance(table, Mapping):
         raise UserError(f"{path}: catalogue of [tool.{TABLE}] must be a table: [tool.{TABLE}.catalogue].")
     return table, path
+
+
+def interpreter(start: Path) -> Path:
+    """The interpreter of a project's environment: that of its settings, else `default_python`.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path, settings = _own_table(start)
+    named = settings.get("python")
+    return path.parent / Path(named).expanduser() if path and isinstance(named, str) and named else default_python()
+
+
+def default_python() -> Path:
+    """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
+    active = os.environ.get("VIRTUAL_ENV")
+    if active:
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (Path(active) / name).exists():
+                return Path(active) / name
+    return Path(sys.executable)
 
 
 def parse_duration(text: str | float) -> float:
@@ -203,6 +222,14 @@ def _table(path: Path) -> Mapping[str, object] | None:
     if table is not None and not isinstance(table, Mapping):
         raise UserError(f"{path}: {TABLE} under [tool] must be a table: [tool.{TABLE}].")
     return table
+
+
+def _own_table(start: Path) -> tuple[Path | None, Mapping[str, object]]:
+    """The table of the nearest pyproject.toml; other tools' files are not read, some are templates and no TOML."""
+    path = _nearest(start)
+    if path is None or TABLE.encode() not in path.read_bytes():
+        return path, {}
+    return path, _table(path) or {}
 
 
 def _suggestion(key: str) -> str:

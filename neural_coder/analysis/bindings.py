@@ -9,7 +9,7 @@ from neural_coder.analysis.facts import Binding, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.objects import Objects
 from neural_coder.analysis.syntax import dotted
-from neural_coder.analysis.usage import looks_like_model, named_like_model
+from neural_coder.analysis.usage import is_called, looks_like_model, named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Instance,
@@ -174,22 +174,16 @@ class Bindings(Objects):
         strength = looks_like_model(target, scope, frame.parsed, self.catalogue)
         if strength == 2:
             return Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
-        if strength == 0:
+        if strength == 0 and not (self.is_uncharted(callee) and is_called(target, scope, frame.parsed)):
             return None
         if entry is not None and entry.gives == "any":
             # What `torch.load` gives is called only when it is a whole model; `instantiate` builds anything.
             told = callee.startswith("torch.") or any(named_like_model(_last_word(item)) for item in source.args)
             note = "it is named and called like a model"
             return Evidence(known_by="name", confidence=0.65, note=note) if told else None
-        if callee and self.inferred_module(source, frame):
+        if callee and self.inferred_module(callee, frame.parsed.path):
             return Evidence(known_by="jedi", confidence=0.9)
         return None
-
-    def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
-        """Ask jedi whether a call gives a module; False also when it does not know."""
-        span = frame.parsed.span(source.func)
-        line, column = span.end_line, max(span.end_column - 1, 0)
-        return bool(self.inference.gives_module(frame.parsed.source, line, column))
 
 
 def _last_word(node: ast.expr) -> str:

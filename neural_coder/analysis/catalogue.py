@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -62,7 +63,7 @@ class Catalogue:
         """Packages that are never looked up among the user's files."""
         self.packages = self.libraries.union(named, *(part.packages for part in everything))
         """Packages that build on PyTorch, the user's own among them."""
-        self.foreign = frozenset().union(*(part.foreign for part in everything)) - named
+        self.foreign = sys.stdlib_module_names.union(*(part.foreign for part in everything)) - named
         self.building_methods = _union(part.build for part in everything)
         self.same_methods = _union(part.same for part in everything)
         self.run_methods = _union(part.run for part in everything)

@@ -11,7 +11,6 @@ from typing import Any
 
 from neural_coder.analysis.facts import Facts, Step
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import FunctionNode
 from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObject, Thing, Value
@@ -48,7 +47,7 @@ class Machine(ABC):
         self.reported = reported
         self.catalogue = project.catalogue
         self.facts = Facts(self.catalogue)
-        self.inference = Inference(project.python)
+        self.inference = project.inference
         self.steps = 0
         self.stack: list[Step] = []
         self.grad = True

@@ -143,7 +143,20 @@ class Objects(Machine):
         runs_forward = any("forward" in member.members for member in self.lineage(info))
         if (unknown or blind) and runs_forward and self.mentions_torch(info.parsed.path):
             return Evidence(known_by="name", confidence=0.7, note="it defines forward()")
+        asked = [name for name in unknown if self.is_uncharted(name)]
+        if asked and self.mentions_torch(info.parsed.path):
+            told = any(self.inferred_module(name, info.parsed.path) for name in asked)
+            return Evidence(known_by="jedi", confidence=0.9) if told else None
         return None
+
+    def is_uncharted(self, name: str) -> bool:
+        """Whether a dotted name belongs to a package that the catalogue does not know at all."""
+        package = name.partition(".")[0]
+        return package != name and package not in self.catalogue.packages and package not in self.catalogue.foreign
+
+    def inferred_module(self, name: str, asking: Path) -> bool:
+        """Ask jedi whether something of an installed package is or gives a module; False also when it does not know."""
+        return "?" not in name and bool(self.inference.gives_module(name, asking))
 
     def mentions_torch(self, path: Path) -> bool:
         """Whether the text of a file names PyTorch or a library that builds on it."""

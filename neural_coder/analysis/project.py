@@ -12,6 +12,7 @@ from pathlib import Path
 from neural_coder import config
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.catalogue import Catalogue
+from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.errors import UserError
 from neural_coder.source import Source
@@ -28,7 +29,8 @@ class Project:
     Args:
         root: The project's folder.
         overlay: Texts that take the place of files (patched ones, say).
-        python: The user's interpreter, for questions about installed packages; None for this one.
+        python: The user's interpreter, for questions about installed packages; None for that of the settings or of the
+            active virtual environment, else this one.
     """
 
     def __init__(self, root: Path, overlay: Mapping[Path, Source] | None = None, python: Path | None = None):
@@ -51,6 +53,11 @@ class Project:
         found = config.catalogue_table(self.root)
         return catalogue.builtin() if found is None else catalogue.extended(*found)
 
+    @functools.cached_property
+    def inference(self) -> Inference:
+        """Answers questions about installed packages."""
+        return Inference(self.python or config.interpreter(self.root))
+
     @classmethod
     def find(cls, script: Path, python: Path | None = None) -> Project:
         """The project of a script: the nearest folder above it that looks like a root, else the script's folder."""
@@ -66,7 +73,10 @@ class Project:
     def with_overlay(self, overlay: Mapping[Path, Source]) -> Project:
         """The same project with other texts in the place of some files."""
         merged = {**self._overlay, **{path.resolve(): source for path, source in overlay.items()}}
-        return Project(self.root, merged, self.python)
+        project = Project(self.root, merged, self.python)
+        # The same answers about libraries: what a patch changes must be the only difference.
+        project.__dict__.update(catalogue=self.catalogue, inference=self.inference)
+        return project
 
     def source(self, path: Path) -> Source:
         """A file's text; the overlay comes first.

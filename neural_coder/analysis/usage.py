@@ -42,6 +42,11 @@ def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue
     return _strength(dotted(target), scope, parsed, catalogue)
 
 
+def is_called(target: ast.expr, scope: ast.AST, parsed: Parsed) -> bool:
+    """Whether a target is called with arguments somewhere in its scope."""
+    return _CALLED in _uses_in(scope, parsed).get(dotted(target), ())
+
+
 def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, catalogue: Catalogue) -> int:
     """The same for a parameter of a function."""
     return _strength(name, function, parsed, catalogue)
@@ -50,9 +55,7 @@ def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, cat
 def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
     if not name or catalogue.names_loss(name):
         return 0
-    if scope not in parsed.uses:
-        parsed.uses[scope] = _uses(scope)
-    methods = parsed.uses[scope].get(name, set())
+    methods = _uses_in(scope, parsed).get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
     telling = methods & _TELLING
     if "step" in methods or "inverse_transform" in methods:
@@ -63,6 +66,12 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
     if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
         return 2
     return 1 if called and named_like_model(name) else 0
+
+
+def _uses_in(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
+    if scope not in parsed.uses:
+        parsed.uses[scope] = _uses(scope)
+    return parsed.uses[scope]
 
 
 def _uses(scope: ast.AST) -> dict[str, set[str]]:

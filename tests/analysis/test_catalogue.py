@@ -194,7 +194,7 @@ def test_an_entry_may_tell_about_a_function_of_the_project_itself(tmp_path: Path
 def test_packages_that_a_project_calls_foreign_have_no_modules(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import torch\nfrom acme_forms import Form\n\nclass Page(Form):\n    def forward(self, x):\n        return x\n\n"
+        "import torch\nfrom acme_forms import Form\n\nclass Page(Form):\n    def forward(self, x):\n        pass\n\n"
         "page = Page()\npage(torch.ones(1))\n"
     )
     assert sites(analyze(script, Project(tmp_path)))["models"] == [8]
@@ -235,7 +235,10 @@ def test_equal_tables_share_one_catalogue_and_others_differ(folder: Path) -> Non
         ("[tool.neural_coder.catalogue]\nentrys = []\n", "has no key 'entrys'; did you mean 'entries'?"),
         ("[tool.neural_coder.catalogue]\nforeign = 3\n", "foreign: 3 is not a list of texts"),
         ("[tool.neural_coder.catalogue]\npackages = ['a-b']\n", 'packages: "a-b" is not a name as Python writes it'),
-        ("[tool.neural_coder.catalogue.entries]\ngives = 'module'\n", r"entries: .* is not a list of tables; write \[\["),
+        (
+            "[tool.neural_coder.catalogue.entries]\ngives = 'module'\n",
+            r"entries: .* is not a list of tables; write \[\[",
+        ),
         ("[[tool.neural_coder.catalogue.entries]]\ngives = 'module'\n", r"entries\[1\] needs 'names'"),
         ("[[tool.neural_coder.catalogue.entries]]\nnames = 'a.b'\n", r"entries\[1\] needs 'gives'"),
         (
