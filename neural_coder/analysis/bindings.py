@@ -148,6 +148,7 @@ class Bindings(Objects):
             return value
         evidence = self._evidence_of_use(target, source, callee, entry, frame)
         if evidence is None:
+            self.facts.unexplained.setdefault(source, dotted(target))
             return value
         if source not in self.facts.models:
             library = callee.partition(".")[0] or "project"

@@ -96,6 +96,8 @@ class Calling(Methods):
             all_flows(function), *(all_flows(value) for value in [*arguments, *keywords.values()])
         )
         if not function.things:
+            if node is not None:
+                self.facts.blind.setdefault(node, frame.parsed)
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
         results = []
@@ -294,6 +296,8 @@ class Calling(Methods):
         self.called.add(info.node)
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
         running = sum(1 for step, _ in self.stack if step is info.node)
+        if self.exhausted and node is not None:
+            self.facts.unfollowed.setdefault(frame.parsed.path.resolve(), node)
         if self.exhausted or len(self.stack) > MAX_DEPTH * 4 or self.call_depth > MAX_DEPTH or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)

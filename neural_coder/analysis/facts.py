@@ -148,6 +148,18 @@ class Facts:
     """Statements (whole stacks) during which a model was run, with the model."""
     returned: set[tuple[ast.AST, ast.AST]] = field(default_factory=set)
     """Functions that return a model, with the model."""
+    unexplained: dict[ast.Call, str] = field(default_factory=dict)
+    """Calls that gave nothing known, with the name that their result is bound to."""
+    blind: dict[ast.Call, Parsed] = field(default_factory=dict)
+    """Calls of something of which nothing is known."""
+    unfollowed: dict[Path, ast.Call] = field(default_factory=dict)
+    """For files in which calls are no longer followed, since the analysis has taken too long: the first such call."""
+    unread: dict[Path, str] = field(default_factory=dict)
+    """Project files that were taken for empty, and why."""
+    imports: dict[ast.stmt, Path] = field(default_factory=dict)
+    """Import statements, with a project file that they import."""
+    out_of_time: set[Path] = field(default_factory=set)
+    """Files about which not everything could be asked that jedi might have known."""
     resolved: dict[ast.AST, str] = field(default_factory=dict)
     """Dotted names outside the project that callees and attributes stand for."""
 

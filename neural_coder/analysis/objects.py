@@ -68,11 +68,13 @@ class Objects(Machine):
 
     def _parsed(self, path: Path) -> Parsed:
         if len(self.modules) >= MAX_FILES and path not in self.reported:
+            self.facts.unread[path] = f"only {MAX_FILES} files are followed from one script"
             return self.project.empty(path)
         try:
             return self.project.parsed(path)
         except UserError as error:
             log.debug("%s taken for empty: %s", path, error)
+            self.facts.unread[path] = str(error).partition("\n")[0]
             return self.project.empty(path)
 
     def resolve(self, value: Value) -> Value:
@@ -156,7 +158,10 @@ class Objects(Machine):
 
     def inferred_module(self, name: str, asking: Path) -> bool:
         """Ask jedi whether something of an installed package is or gives a module; False also when it does not know."""
-        return "?" not in name and bool(self.inference.gives_module(name, asking))
+        answer = self.inference.gives_module(name, asking) if "?" not in name else None
+        if answer is None and self.inference.exhausted(asking):
+            self.facts.out_of_time.add(asking.resolve())
+        return bool(answer)
 
     def mentions_torch(self, path: Path) -> bool:
         """Whether the text of a file names PyTorch or a library that builds on it."""

@@ -320,6 +320,8 @@ class Statements(Calling):
     def _module(self, name: str, level: int, frame: Frame) -> Value:
         path = self.project.find_module(name, frame.parsed.path, self.script_folder, level)
         if path is not None:
+            if frame.statement is not None:
+                self.facts.imports.setdefault(frame.statement, path)
             return of(FileModule(path))
         return UNKNOWN if level else of(Outside(name))
 
