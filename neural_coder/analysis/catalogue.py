@@ -78,7 +78,7 @@ class Catalogue:
         """Attributes that some entry tells about."""
         self.methods = self.run_methods.union(
             *(
-                entry.fits | entry.evaluates | (entry.runs or frozenset())
+                entry.fits | entry.evaluates | entry.loads | (entry.runs or frozenset())
                 for part in everything
                 for entry in part.entries
             )

@@ -65,6 +65,8 @@ class Entry:
     """Methods that train it as a whole."""
     evaluates: frozenset[str] = frozenset()
     """Methods that run it over a whole dataset."""
+    loads: frozenset[str] = frozenset()
+    """Methods that give a data loader."""
     trains_in: frozenset[str] = frozenset()
     """Methods of its subclasses that the library calls to train."""
     parts: frozenset[str] = frozenset()
@@ -295,6 +297,6 @@ _ENTRY_KEYS: Mapping[str, Reader] = {
     "otherwise": _one_of("module"),
     "unless": _texts,
     **dict.fromkeys(
-        ("built_by", "layers", "runs", "fits", "evaluates", "trains_in", "parts", "trainers", "holders"), _set
+        ("built_by", "layers", "runs", "fits", "evaluates", "loads", "trains_in", "parts", "trainers", "holders"), _set
     ),
 }

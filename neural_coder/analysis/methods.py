@@ -182,6 +182,9 @@ class Methods(Libraries):
         if any(name in entry.evaluates for entry in entries):
             self.note_evaluation([thing])
             return UNKNOWN
+        if any(name in entry.loads for entry in entries):
+            known = Evidence(known_by="catalogue", confidence=0.9)
+            return of(self.note_loader(node, f"{model.qualified_name}.{name}", known, frame), flows=detached(flows))
         told = [entry.runs for entry in entries if entry.runs is not None]
         methods = frozenset().union(*told) if told else self.catalogue.run_methods
         if name in methods and self.has_outside_class(model):
@@ -276,8 +279,12 @@ class Methods(Libraries):
         if name == "manual_backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.9))
             return UNKNOWN
-        if any(entry.gives == "trainer" and name in entry.fits for entry in self.base_entries(thing.info)):
-            held = thing.info.attributes.get("model", UNKNOWN)
-            self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
+        trainers = [entry for entry in self.base_entries(thing.info) if entry.gives == "trainer"]
+        held = [thing.info.attributes.get("model", UNKNOWN), *everything]
+        if any(name in entry.fits for entry in trainers):
+            self.note_fit(node, frame, held, Evidence(known_by="catalogue", confidence=0.9))
+            return UNKNOWN
+        if any(name in entry.evaluates for entry in trainers):
+            self.note_evaluation(models_in(join(held)))
             return UNKNOWN
         return None

@@ -318,7 +318,7 @@ class Objects(Machine):
                 return of(Object("holder", thing.info.node))
             if name in entry.trainers:
                 return of(thing)
-            site = getattr(thing, "site", None)
+            site = getattr(thing, "site", None) or (thing.info.node if isinstance(thing, Instance) else None)
             if name in entry.parts and site is not None:
                 return of(self.part(site, name, frame.parsed))
         return UNKNOWN

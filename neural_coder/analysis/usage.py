@@ -81,6 +81,7 @@ def _uses(scope: ast.AST) -> dict[str, set[str]]:
         if isinstance(node, ast.Call):
             if node.args or node.keywords:
                 found.setdefault(dotted(node.func), set()).add(_CALLED)
-            if isinstance(node.func, ast.Attribute):
+            # Data frames and metrics have an `eval` that takes arguments; that of a module takes none.
+            if isinstance(node.func, ast.Attribute) and not (node.func.attr == "eval" and (node.args or node.keywords)):
                 found.setdefault(dotted(node.func.value), set()).add(node.func.attr)
     return found
