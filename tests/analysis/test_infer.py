@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import subprocess
 import sys
 import sysconfig
@@ -60,6 +61,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = packages / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("WITNESS", repr(str(folder / "was_imported"))))
+    hidden = folder / "hidden.py"
+    hidden.write_text(f"open({str(folder / 'was_imported')!r}, 'w').close()\nclass Thing: pass\n")
+    py_compile.compile(str(hidden), cfile=str(packages / "hidden.pyc"), doraise=True)
     return folder
 
 
@@ -82,6 +86,7 @@ def inference(environment: Path) -> Inference:
         ("acme.zoo.missing", None),
         ("missing.thing", None),
         ("acme", None),
+        ("hidden.Thing", None),  # there is no source; only importing it would tell
     ],
 )
 def test_packages_of_the_users_environment_are_read(
