@@ -94,6 +94,38 @@ def fingerprint(start: Path) -> str:
     return json.dumps(ours, sort_keys=True, default=str)
 
 
+def catalogue_table(start: Path) -> tuple[Mapping[str, object], Path] | None:
+    """The entries that a project adds to the catalogue of libraries (see docs/catalogue.md), as they are written.
+
+    Args:
+        start: A file or folder of the project, as for `load`.
+
+    Returns:
+        `[tool.neural_coder.catalogue]`, and the file that it stands in; None when there is none.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path, settings = _own_table(start)
+    table = settings.get("catalogue")
+    if path is None or table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise UserError(f"{path}: catalogue of [tool.{TABLE}] must be a table: [tool.{TABLE}.catalogue].")
+    return table, path
+
+
+def interpreter(start: Path) -> Path:
+    """The interpreter of a project's environment: that of its settings, else `default_python`.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path, settings = _own_table(start)
+    named = settings.get("python")
+    return path.parent / Path(named).expanduser() if path and isinstance(named, str) and named else default_python()
+
+
 def default_python() -> Path:
     """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
     active = os.environ.get("VIRTUAL_ENV")
@@ -206,6 +238,14 @@ def _table(path: Path) -> Mapping[str, object] | None:
     return table
 
 
+def _own_table(start: Path) -> tuple[Path | None, Mapping[str, object]]:
+    """The table of the nearest pyproject.toml; other tools' files are not read, some are templates and no TOML."""
+    path = _nearest(start)
+    if path is None or TABLE.encode() not in path.read_bytes():
+        return path, {}
+    return path, _table(path) or {}
+
+
 def _suggestion(key: str) -> str:
     near = difflib.get_close_matches(key.replace("-", "_"), _SETTINGS, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(_SETTINGS))}"
@@ -253,6 +293,13 @@ def _python(value: object, folder: Path) -> dict[str, object]:
     return {"python": folder / Path(value).expanduser()}
 
 
+def _catalogue(value: object, _: Path) -> dict[str, object]:
+    """Read by `catalogue_table` where the analysis needs it."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"it must be a table: [tool.{TABLE}.catalogue].")
+    return {}
+
+
 def _text_or_number(value: object) -> str | float:
     if isinstance(value, str | int | float):
         return value
@@ -273,5 +320,6 @@ _SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
     "budget": _budget,
     "timeout": _timeout,
     "exclude": _exclude,
+    "catalogue": _catalogue,
     "python": _python,
 }

@@ -68,7 +68,7 @@ def optimize(request: Request, say: Say) -> Optimized:
     """
     clock = Clock(budget=request.budget)
     say("reading the script")
-    project = Project.find(request.script)
+    project = Project.find(request.script, request.python)
     analyses = analyze_script(request.script, project)
     _check_sites(request.script, analyses)
     environment = _environment(request.python)

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import functools
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.footprint import Footprint
-from neural_coder.analysis.outline import ClassOutline, Imported, Piece, names_of, pieces_of
+from neural_coder.analysis.outline import ClassOutline, Imported, Names, Piece, names_of, pieces_of
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
-from neural_coder.analysis.usage import named_like_model
+from neural_coder.analysis.usage import names_a_model
 from neural_coder.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _BUILTINS = frozenset(dir(builtins))
-_LOSS = catalogue.LOSS_VARIABLES.search
+_HARMLESS = frozenset(
+    {
+        "nothing", "loss", "scheduler", "scaler", "dataset", "transform", "no_grad", "inference_mode", "enable_grad",
+        "set_grad", "autocast", "same", "copy",
+    }
+)  # fmt: skip
+"""What may be built without there being a site."""
 _MAX_BASES = 20
 """Steps to follow from a name to what is behind it."""
 
@@ -31,9 +35,11 @@ _MAX_BASES = 20
 class _File:
     """What is known about one file."""
 
-    def __init__(self, path: Path, parsed: Parsed):
+    def __init__(self, path: Path, parsed: Parsed | None):
         self.path = path
-        self.names = names_of(parsed)
+        self.unread = parsed is None
+        """It cannot be read or parsed: anything may be in it."""
+        self.names = names_of(parsed) if parsed is not None else Names()
         self.footprint = Footprint()
         """Of all that was asked about it; what is known about other files is a part of that."""
         self.pieces: list[Piece] | None = None
@@ -52,6 +58,8 @@ class Glance:
 
     def __init__(self, project: Project):
         self._project = project
+        self._catalogue = project.catalogue
+        self._outside: dict[str, bool] = {}
         self._files: dict[Path, _File] = {}
 
     def may_hold_sites(self, path: Path) -> bool:
@@ -92,21 +100,24 @@ class Glance:
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _file(self, path: Path) -> _File:
-        """A file; one that cannot be parsed, or a folder without `__init__.py`, counts as empty."""
+        """A file; a folder without `__init__.py` counts as an empty one."""
         if path not in self._files:
             self._files[path] = _File(path, self._parsed(path))
         return self._files[path]
 
-    def _parsed(self, path: Path) -> Parsed:
+    def _parsed(self, path: Path) -> Parsed | None:
         try:
             return self._project.parsed(path) if path.suffix == ".py" else self._project.empty(path)
         except UserError as error:
-            log.debug("%s taken for empty: %s", path, error)
-            return self._project.empty(path)
+            log.debug("%s not looked into: %s", path, error)
+            return None
 
     def _pieces(self, file: _File) -> list[Piece]:
         if file.pieces is None:
-            file.pieces = pieces_of(self._parsed(file.path), file.names, lambda item: self._is_module(item, file))
+            parsed = self._parsed(file.path)
+            file.pieces = []
+            if parsed is not None:
+                file.pieces = pieces_of(parsed, file.names, self._catalogue, lambda item: self._is_module(item, file))
         return file.pieces
 
     # --- pieces of code ---------------------------------------------------------------------------------------------
@@ -115,12 +126,22 @@ class Glance:
         return (
             piece.immediate
             or piece.runs_itself
-            or any(named_like_model(name) and not _LOSS(name) for name in piece.called & piece.bound)
+            or any(self._is_model_call(name, file) for name in piece.called)
             or bool(piece.telling & (piece.results | (piece.parameters & (piece.called | piece.stored))))
             or (piece.has_calls and self._holds_models(piece, file))
             or self._takes_modules(piece, piece.called, file)
             or any(self._is_holder(base, file) for base in piece.bases)
         )
+
+    def _is_model_call(self, name: str, file: _File) -> bool:
+        """Whether something is called that is named like a model and is no function or class that we see."""
+        if not names_a_model(name) or self._catalogue.names_loss(name):
+            return False
+        root, _, rest = name.partition(".")
+        names = file.names
+        if root in names.imports or (not rest and (root in names.functions or root in names.classes)):
+            return False
+        return not (root == "self" and rest in names.functions)
 
     def _holds_models(self, piece: Piece, file: _File) -> bool:
         """Whether code builds models or keeps some that it is given."""
@@ -155,7 +176,7 @@ class Glance:
     def _imported_matters(self, imported: Imported, rest: str, importer: _File) -> bool:
         file, name = self._target(imported, rest, importer)
         if file is None:
-            return _outside_matters(name)
+            return self._outside_matters(name)
         return self._gives_models(file, name.partition(".")[0]) if name else False
 
     def _target(self, imported: Imported, rest: str, importer: _File) -> tuple[_File | None, str]:
@@ -185,7 +206,7 @@ class Glance:
         folder = importer.parent
         found = self._project.find_module(module, importer, folder, level)
         while not level and found is None and folder != self._project.root:
-            if module.partition(".")[0] in _NOT_HERE or not folder.is_relative_to(self._project.root):
+            if self._is_foreign(module) or not folder.is_relative_to(self._project.root):
                 break
             folder = folder.parent
             found = self._project.find_module(module, importer, folder)
@@ -210,7 +231,7 @@ class Glance:
 
     def _definition_gives_models(self, file: _File, name: str) -> bool:
         names = file.names
-        if self._matters(name, file):
+        if file.unread or self._matters(name, file) or self._is_own_entry(name, file):
             return True
         pieces = [piece for piece in self._pieces(file) if name in piece.names]
         if name in names.classes:
@@ -220,6 +241,13 @@ class Glance:
         if name in names.imports:
             return False
         return any(self._imported_matters(star, "", file) for star in self._stars(name, file))
+
+    def _is_own_entry(self, name: str, file: _File) -> bool:
+        """Whether the user's own entries in the catalogue tell about something of the project."""
+        if not self._catalogue.has_own_entries or not file.path.is_relative_to(self._project.root):
+            return False
+        parts = file.path.relative_to(self._project.root).with_suffix("").parts
+        return self._catalogue.project_entry(".".join([*parts, name])) is not None
 
     # --- tables of classes ------------------------------------------------------------------------------------------
 
@@ -248,7 +276,7 @@ class Glance:
         root, _, rest = name.partition(".")
         for imported in file.names.imports.get(root, ()):
             target, left = self._target(imported, rest, file)
-            return _outside_matters(f"{left}.?") if target is None else self._has_modules(target)
+            return self._outside_matters(f"{left}.?") if target is None else self._has_modules(target)
         return self._has_modules(file)
 
     def _has_modules(self, file: _File) -> bool:
@@ -261,7 +289,7 @@ class Glance:
         """Whether a class may be a PyTorch module (losses are none here)."""
         if item not in file.modules:
             derives, unknown, forward = self._lineage(item, file, set())
-            is_loss = any(catalogue.is_loss(name) for name in (item.name, *item.bases))
+            is_loss = any(self._catalogue.is_loss(name) for name in (item.name, *item.bases))
             file.modules[item] = (derives or (unknown and forward)) and not is_loss
         return file.modules[item]
 
@@ -273,8 +301,8 @@ class Glance:
         for base in item.bases:
             for found in self._behind(base, file):
                 if isinstance(found, str):
-                    derives |= catalogue.is_module_base(catalogue.canonical(found))
-                    unknown |= found.partition(".")[0] not in _NOT_HERE
+                    derives |= self._catalogue.is_module_base(self._catalogue.canonical(found))
+                    unknown |= not self._is_foreign(found)
                 elif found[0] not in seen:
                     above = self._lineage(*found, seen)
                     derives, unknown, forward = derives | above[0], unknown | above[1], forward | above[2]
@@ -313,7 +341,7 @@ class Glance:
     def _is_module_type(self, name: str, file: _File) -> bool:
         for found in self._behind(name, file):
             if isinstance(found, str):
-                if catalogue.is_module_base(catalogue.canonical(found)):
+                if self._catalogue.is_module_base(self._catalogue.canonical(found)):
                     return True
             elif self._is_module(*found):
                 return True
@@ -323,29 +351,25 @@ class Glance:
         """Whether a base class of another file holds models, which methods here may run."""
         for found in self._behind(base, file):
             if isinstance(found, str):
-                if catalogue.TRAINERS.fullmatch(found) or catalogue.LOADERS.fullmatch(found):
+                entry = self._catalogue.entry(self._catalogue.canonical(found))
+                if entry is not None and entry.gives not in _HARMLESS | {"layer"}:
                     return True
             elif found[1] is not file and not self._is_module(*found) and self._gives_models(found[1], found[0].name):
                 return True
         return False
 
+    # --- installed packages -----------------------------------------------------------------------------------------
 
-_NOT_HERE = catalogue.FOREIGN | {"torch"}
-"""Packages whose classes are modules only where the catalogue says so."""
+    def _outside_matters(self, name: str) -> bool:
+        """Whether something of an installed package builds models, loads data for them or trains them."""
+        if name not in self._outside:
+            canonical = self._catalogue.canonical(name)
+            entry = self._catalogue.call(canonical) or self._catalogue.entry(canonical)
+            matters = entry is not None and entry.gives not in _HARMLESS
+            is_layer = entry is not None and entry.gives == "layer"
+            self._outside[name] = bool(self._catalogue.torch_layer(canonical)) if is_layer else matters
+        return self._outside[name]
 
-
-@functools.lru_cache(maxsize=8192)
-def _outside_matters(name: str) -> bool:
-    """Whether something of an installed package builds models, loads data for them or trains them."""
-    name = catalogue.canonical(name)
-    if name.partition(".")[0] not in catalogue.LIBRARIES:
-        return False
-    base, _, last = name.rpartition(".")
-    if name.startswith("torch.nn.") and catalogue.torch_layer(name):
-        return not catalogue.is_loss(name)
-    return (
-        name in catalogue.TUPLE_BUILDERS
-        or any(pattern.fullmatch(name) for pattern in (catalogue.TRAINERS, catalogue.LOADERS, catalogue.OPTIMIZERS))
-        or catalogue.builder(name) is not None
-        or (last in catalogue.BUILDING_METHODS and catalogue.builder(base) is not None)
-    )
+    def _is_foreign(self, name: str) -> bool:
+        """Whether something is of a package whose classes are modules only where the catalogue says so."""
+        return name.startswith("torch.") or self._catalogue.is_foreign(name)

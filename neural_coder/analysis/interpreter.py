@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.glance import Glance
@@ -97,7 +96,7 @@ def _run_alone(machine: Interpreter, node: FunctionNode | ast.Lambda) -> None:
     machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
     frame = Frame(parsed=info.parsed, parent=info.closure)
     given = machine.run_function(Function(info, bound), [], {}, None, frame)
-    if catalogue.GIVES_LOSS.fullmatch(name):
+    if machine.catalogue.gives_loss(name):
         for flow in all_flows(given):
             machine.mark_training(flow)
     machine.grad, machine.autocast, machine.stack, machine.model_calls = kept

@@ -12,7 +12,6 @@ from typing import Any
 from neural_coder.analysis.facts import Facts, Step
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.glance import Glance
-from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import FunctionNode
 from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObject, Thing, Value
@@ -20,8 +19,8 @@ from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObj
 MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
 MAX_DEPTH = 18
-MAX_STEPS_OF_MANY = 5_000
-MAX_DEPTH_OF_MANY = 4
+MAX_STEPS_OF_MANY = 1_500
+MAX_DEPTH_OF_MANY = 3
 """The same where a script brings in so many files that they are run only by need."""
 
 
@@ -56,8 +55,9 @@ class Machine(ABC):
         """Project files are run as soon as they are imported, as Python does; else when a name of theirs is needed."""
         self.max_steps = MAX_STEPS if self.eager else MAX_STEPS_OF_MANY
         self.max_depth = MAX_DEPTH if self.eager else MAX_DEPTH_OF_MANY
-        self.facts = Facts()
-        self.inference = Inference(project.python)
+        self.catalogue = project.catalogue
+        self.facts = Facts(self.catalogue)
+        self.inference = project.inference
         self.steps = 0
         self.stack: list[Step] = []
         self.grad = True
@@ -70,6 +70,9 @@ class Machine(ABC):
         """One for each module that is being built: the layers that it turns out to hold."""
         self.fresh: list[set[ast.AST]] = [set()]
         """One for each running function: the models that it has built, itself or by what it called."""
+        self.part_nodes: dict[tuple[ast.AST, str], ast.AST] = {}
+        """For a model or trainer and the name of an attribute: what stands for the model there."""
+        self.part_owners: dict[ast.AST, ast.AST] = {}
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
         self.modules: dict[Path, Frame] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Binding, BuiltModel, Facts
 from neural_coder.analysis.readiness import ready_after
 from neural_coder.analysis.syntax import Parsed
@@ -24,7 +23,7 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
-        if kept and not catalogue.LOSS_VARIABLES.search(binding.name):
+        if kept and not facts.catalogue.names_loss(binding.name):
             found.append((binding, kept))
     return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
 

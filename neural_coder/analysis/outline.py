@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, dotted, statements
 from neural_coder.analysis.usage import TELLING
 
 IMMEDIATE = re.compile(
-    r"\.(manual_)?backward\(|\.step\(|\bautograd\.grad\(|(Loader2?|create_loader|Iterator)\(|"
+    r"(?<![\w.])exec\(|\.(manual_)?backward\(|\.step\(|\bautograd\.grad\(|(Loader2?|create_loader|Iterator)\(|"
     r"\.cuda\b(?!\.)|[\"']cuda|[\"']gpu|pin_memory\s*=\s*True|\.pin_memory\(|\bcuda\.amp|GradScaler|"
     r"\bcuda\.(?!is_available|device_count|manual_seed|is_initialized|is_bf16_supported|empty_cache)[a-z]"
 )
@@ -35,11 +36,6 @@ _DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
 
 
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")
-_RUNS_ITSELF = re.compile(
-    r"\bself\(|\bself\.(forward|__call__|" + "|".join(sorted(catalogue.INFERENCE_METHODS)) + r")\(|"
-    r"super\([^()]*\)\.(forward|__call__)\("
-)
-"""How a method of a module may run that module, in text."""
 
 
 class Imported(NamedTuple):
@@ -170,21 +166,31 @@ def _targets(statement: ast.stmt) -> list[str]:
     return [target.id] if isinstance(target, ast.Name) else []
 
 
-def pieces_of(parsed: Parsed, names: Names, is_module: Callable[[ClassOutline], bool]) -> list[Piece]:
+def pieces_of(
+    parsed: Parsed, names: Names, catalogue: Catalogue, is_module: Callable[[ClassOutline], bool]
+) -> list[Piece]:
     """Note what the code of a file refers to, for each statement of its top level.
 
     Args:
         parsed: The file.
         names: What it binds.
+        catalogue: What is known about libraries.
         is_module: Whether a class of the file is a PyTorch module.
     """
     text = parsed.source.text
-    running = [text.count("\n", 0, match.start()) + 1 for match in _RUNS_ITSELF.finditer(text)]
-    pieces = [_Reader(names, is_module, statement, running).read() for statement in parsed.tree.body]
+    running = [text.count("\n", 0, match.start()) + 1 for match in _runs_itself(catalogue).finditer(text)]
+    pieces = [_Reader(names, catalogue, is_module, statement, running).read() for statement in parsed.tree.body]
     immediate = _immediate_lines(parsed)
     for piece in pieces if immediate else ():
         piece.immediate = any(piece.first_line <= line <= piece.last_line for line in immediate)
     return pieces
+
+
+@functools.lru_cache(maxsize=8)
+def _runs_itself(catalogue: Catalogue) -> re.Pattern[str]:
+    """How a method of a module may run that module, in text."""
+    methods = "|".join(sorted({"forward", "__call__"} | catalogue.methods))
+    return re.compile(rf"\bself\(|\bself\.({methods})\(|super\([^()]*\)\.(forward|__call__)\(")
 
 
 def _immediate_lines(parsed: Parsed) -> list[int]:
@@ -217,9 +223,15 @@ class _Reader:
     """Reads a piece of code into a `Piece`."""
 
     def __init__(
-        self, names: Names, is_module: Callable[[ClassOutline], bool], statement: ast.stmt, running_lines: list[int]
+        self,
+        names: Names,
+        catalogue: Catalogue,
+        is_module: Callable[[ClassOutline], bool],
+        statement: ast.stmt,
+        running_lines: list[int],
     ):
         self._names = names
+        self._catalogue = catalogue
         self._running_lines = running_lines
         self._is_module = is_module
         self._statement = statement
@@ -266,7 +278,7 @@ class _Reader:
         if isinstance(callee, ast.Attribute):
             if callee.attr in TELLING:
                 self._piece.telling.add(dotted(callee.value))
-            if callee.attr in catalogue.INFERENCE_METHODS:
+            if callee.attr in self._catalogue.methods:
                 self._piece.called.add(dotted(callee.value))
         elif not name:
             self._note_table(callee)
@@ -320,19 +332,27 @@ class _Reader:
     def _enter_method(self, node: FunctionNode, owner: str, waiting: list[ast.AST]) -> None:
         """A method of a module: most of them work inside of it."""
         decorators = {dotted(decorator) for decorator in node.decorator_list}
-        if node.name in catalogue.STEP_METHODS or decorators & {"classmethod", "staticmethod"}:
+        methods = self._catalogue.step_methods | self._catalogue.training_methods
+        if node.name in methods or decorators & {"classmethod", "staticmethod"}:
             waiting.append(node)
             first = node.args.args[0].arg if node.args.args else ""
             if "classmethod" in decorators and _calls(node, {first}):
                 self._piece.references.add(owner)
         elif self._may_run_itself(node):
-            own = _own_calls(node) - {f"self.{name}" for name in self._names.functions}
+            own = self._own_calls(node) - {f"self.{name}" for name in self._names.functions}
             self._piece.runs_itself |= _calls(node, own)
 
     def _may_run_itself(self, node: FunctionNode) -> bool:
         if not node.args.args or node.args.args[0].arg != "self":
             return True
         return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines)
+
+    def _own_calls(self, method: FunctionNode) -> set[str]:
+        """How a method of a module can run that module itself."""
+        if method.name in {"forward", "__call__", "__init__"} or not method.args.args:
+            return set()
+        own = method.args.args[0].arg
+        return {own, *(f"{own}.{name}" for name in ("forward", "__call__", *self._catalogue.methods))}
 
 
 _ENTER: dict[type[ast.AST], Callable[..., None]] = {
@@ -356,14 +376,6 @@ def _type_names(annotation: ast.expr) -> set[str]:
     if whole:
         return {whole}
     return {dotted(part) for part in ast.walk(annotation) if isinstance(part, ast.Name | ast.Attribute)} - {""}
-
-
-def _own_calls(method: FunctionNode) -> set[str]:
-    """How a method of a module can run that module itself."""
-    if method.name in {"forward", "__call__", "__init__"} or not method.args.args:
-        return set()
-    own = method.args.args[0].arg
-    return {own, *(f"{own}.{name}" for name in ("forward", "__call__", *catalogue.INFERENCE_METHODS))}
 
 
 def _calls(function: FunctionNode, names: set[str]) -> bool:

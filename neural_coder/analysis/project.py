@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import functools
 import logging
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from neural_coder import config
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.folders import Folders, Question, any_module, named, one_below
 from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
+from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.errors import UserError
 from neural_coder.source import Source, read_bytes
@@ -19,7 +22,6 @@ from neural_coder.source import Source, read_bytes
 log = logging.getLogger(__name__)
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-_LIBRARY_MENTIONED = re.compile(r"\b(" + "|".join(sorted(catalogue.LIBRARIES)) + r")\b")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of packages, each a project of its own."""
 _CACHED_TREES = 100
@@ -35,7 +37,8 @@ class Project:
     Args:
         root: The project's folder.
         overlay: Texts that take the place of files (patched ones, say).
-        python: The user's interpreter, for questions about installed packages; None for this one.
+        python: The user's interpreter, for questions about installed packages; None for that of the settings or of the
+            active virtual environment, else this one.
     """
 
     def __init__(self, root: Path, overlay: Mapping[Path, Source] | None = None, python: Path | None = None):
@@ -54,6 +57,21 @@ class Project:
         self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
         self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
 
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """What is known about libraries, with what `[tool.neural_coder.catalogue]` of the project adds.
+
+        Raises:
+            UserError: That table makes no sense.
+        """
+        found = config.catalogue_table(self.root)
+        return catalogue.builtin() if found is None else catalogue.extended(*found)
+
+    @functools.cached_property
+    def inference(self) -> Inference:
+        """Answers questions about installed packages."""
+        return Inference(self.python or config.interpreter(self.root))
+
     @classmethod
     def find(cls, script: Path, python: Path | None = None) -> Project:
         """The project of a script: the nearest folder above it that looks like a root, else the script's folder."""
@@ -66,6 +84,8 @@ class Project:
         other = Project(self.root, {**self._overlay, **changed}, self.python)
         other._sources = {path: source for path, source in self._sources.items() if path not in changed}
         other._trees = {path: parsed for path, parsed in self._trees.items() if path not in changed}
+        # The same answers about libraries: what a patch changes must be the only difference.
+        other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
         return other
 
     def _resolve(self, path: Path) -> Path:
@@ -177,7 +197,7 @@ class Project:
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
         """The file (or the folder of a package without `__init__.py`) behind a module's name, if it is ours."""
-        if not level and (not name or name.partition(".")[0] in catalogue.LIBRARIES):
+        if not level and (not name or name.partition(".")[0] in self.catalogue.libraries):
             return None
         key = (name, level, importer.parent if level else script_folder)
         if key not in self._found:
@@ -243,7 +263,7 @@ class Project:
         self.watch.now.files.add(path)
         if path not in self._mentions:
             try:
-                self._mentions[path] = bool(_LIBRARY_MENTIONED.search(self.source(path).text))
+                self._mentions[path] = self.catalogue.mentions_library(self.source(path).text)
             except UserError as error:
                 log.debug("%s not searched: %s", path, error)
                 self._mentions[path] = False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
 
-_LOOKS = catalogue.words(
+_LOOKS = words(
     """
     print summary len isinstance hasattr type id info debug str repr
     """
@@ -186,10 +186,17 @@ class _Search:
         return self.name.startswith("self.") and self.function is not None and self.function.name == "__init__"
 
     def _is_bare(self, call: ast.Call) -> bool:
-        return isinstance(self.parsed.parents.get(call), ast.Expr)
+        return isinstance(self.parsed.parents.get(self._whole(call)), ast.Expr)
+
+    def _whole(self, call: ast.Call) -> ast.Call:
+        """`Checkpointer(model).load(path)` of `Checkpointer(model)`."""
+        parent = self.parsed.parents.get(call)
+        around = self.parsed.parents.get(parent) if isinstance(parent, ast.Attribute) else None
+        return self._whole(around) if isinstance(around, ast.Call) and around.func is parent else call
 
     def _is_known_function(self, call: ast.Call) -> bool:
-        words = dotted(call.func).rpartition(".")[2].lower()
+        callee = self._whole(call).func
+        words = (callee.attr if isinstance(callee, ast.Attribute) else dotted(callee)).lower()
         return any(
             word in words
             for word in (

@@ -24,6 +24,7 @@ from neural_coder.analysis.values import (
     Value,
     item_of,
     join,
+    models_in,
     of,
     with_flows,
 )
@@ -73,11 +74,26 @@ class Statements(Calling):
 
     def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
-            self.assign(node.target, self.evaluate(node.value, frame), frame, node, node.value)
+            value = self.evaluate(node.value, frame)
+            if not value.things and isinstance(node.value, ast.Call):
+                value = with_flows(self._declared(node.annotation, node.value, frame), value.flows)
+            self.assign(node.target, value, frame, node, node.value)
         elif isinstance(node.target, ast.Name):
             value = self.from_annotation(node.annotation, frame, node.target.id, node)
             if value is not UNKNOWN:
                 frame.names.setdefault(node.target.id, value)
+
+    def _declared(self, annotation: ast.expr, call: ast.Call, frame: Frame) -> Value:
+        """`model: LightningModule = instantiate(cfg.model)`: only the annotation says what is built."""
+        entry = self.catalogue.call(self.facts.resolved.get(call, ""))
+        if entry is None or entry.gives != "any":
+            return UNKNOWN
+        value = self.from_annotation(annotation, frame, "", call)
+        for thing in models_in(value):
+            model = self.facts.model(thing)
+            model.placeholder, model.qualified_name = False, self.facts.resolved[call]
+            self.fresh[-1].add(thing.site)
+        return value
 
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
         target = self.evaluate(node.target, frame)
@@ -302,6 +318,8 @@ class Statements(Calling):
     def _module(self, name: str, level: int, frame: Frame) -> Value:
         path = self.project.find_module(name, frame.parsed.path, self.script_folder, level)
         if path is not None:
+            if frame.statement is not None:
+                self.facts.imports.setdefault(frame.statement, path)
             return of(FileModule(path))
         return UNKNOWN if level else of(Outside(name))
 
