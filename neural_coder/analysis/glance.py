@@ -181,9 +181,11 @@ class Glance:
 
     def _target(self, imported: Imported, rest: str, importer: _File) -> tuple[_File | None, str]:
         """The project file that a name leads into and what is left of the name; None: an installed package."""
+        self._project.watch.now.parts.add(importer.footprint)
         key = (imported, rest)
         if key not in importer.targets:
-            importer.targets[key] = self._find_target(imported, rest, importer)
+            with self._on_behalf(importer):
+                importer.targets[key] = self._find_target(imported, rest, importer)
         return importer.targets[key]
 
     def _find_target(self, imported: Imported, rest: str, importer: _File) -> tuple[_File | None, str]:
