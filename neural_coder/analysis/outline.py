@@ -21,6 +21,7 @@ IMMEDIATE = re.compile(
 )
 """Text that makes a file worth the interpretation wherever it stands in the code: training, loaders, GPUs."""
 _IN_IMMEDIATE = (
+    "exec(",
     "backward(",
     ".step(",
     "autograd.grad(",

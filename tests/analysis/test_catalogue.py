@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from neural_coder import api, config, repo
+from neural_coder import api, config, repo, survey
 from neural_coder.analysis import Project, analyze, analyze_script, catalogue
 from neural_coder.errors import UserError
+from neural_coder.filejobs import Options
 from neural_coder.records import Analysis
 
 SCRIPT = """\
@@ -204,10 +205,11 @@ def test_packages_that_a_project_calls_foreign_have_no_modules(tmp_path: Path) -
 
 def test_every_command_uses_the_entries_of_the_project(folder: Path) -> None:
     script = folder / "script.py"
-    data, problems = repo.analyze_paths([script], lambda message: None)
-    assert not problems
-    assert [model["line"] for model in data["files"][0]["models"]] == [5]
-    assert b"inference_mode" in repo.patch_paths([script], ["inference_mode"], lambda message: None).diff
+    options = Options(jobs=1, cached=False)
+    (outcome,) = survey.survey([script], options).files
+    assert outcome.analysis is not None
+    assert [model.line for model in outcome.analysis.models] == [5]
+    assert b"inference_mode" in repo.patch_paths([script], ["inference_mode"], options).diff
     assert "inference_mode" in api.enable(script, "inference_mode", run=False).diff
     assert analyze_script(script, Project.find(script))[0].models  # what `optimize` begins with
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from neural_coder import config
 from neural_coder.analysis import Project, analyze
 from neural_coder.analysis.infer import Inference
 
@@ -121,7 +122,7 @@ def test_models_of_unknown_libraries_are_found_in_a_script(environment: Path, tm
 def test_the_interpreter_of_the_settings_is_asked(environment: Path, tmp_path: Path) -> None:
     python = (environment / "bin" / "python").as_posix()
     (tmp_path / "pyproject.toml").write_text(f'[tool.neural_coder]\npython = "{python}"\n')
-    assert Project(tmp_path).inference.gives_module("acme.zoo.Net", HERE) is True
+    assert Inference(config.interpreter(tmp_path), budget=60.0).gives_module("acme.zoo.Net", HERE) is True
 
 
 def test_no_file_and_no_setting_of_the_users_folder_is_run(
