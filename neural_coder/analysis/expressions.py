@@ -6,10 +6,10 @@ import ast
 import builtins
 from collections.abc import Iterable
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.bindings import Bindings
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.syntax import FunctionNode, dotted
+from neural_coder.analysis.usage import named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Constant,
@@ -80,7 +80,7 @@ class Expressions(Bindings):
         stars = frame.module.star_imports
         candidates = [f"{package}.{name}" for package in stars]
         for candidate in candidates:
-            if catalogue.builder(candidate) or catalogue.torch_layer(candidate) or catalogue.is_module_base(candidate):
+            if self.catalogue.entry(candidate) is not None:
                 return of(Outside(candidate))
         if hasattr(builtins, name):
             return of(Outside(f"builtins.{name}"))
@@ -175,7 +175,13 @@ class Expressions(Bindings):
             return value
         number = next((thing.value for thing in index.things if isinstance(thing, Constant)), None)
         is_number = isinstance(number, int) and not isinstance(number, bool)
-        return self._read(item_of(value, number if is_number else None), frame)  # type: ignore[arg-type]
+        item = item_of(value, number if is_number else None)  # type: ignore[arg-type]
+        return self._read(join((item, self._looked_up_outside(value))), frame)
+
+    def _looked_up_outside(self, value: Value) -> Value:
+        """`registry["name"]` of a library, where the catalogue knows what its registry holds."""
+        names = [f"{thing.name}.?" for thing in value.things if isinstance(thing, Outside)]
+        return of(*(Outside(name) for name in names if self.catalogue.entry(name) is not None))
 
     def _eval_Yield(self, node: ast.Yield, frame: Frame) -> Value:
         if node.value is not None:
@@ -309,23 +315,26 @@ class Expressions(Bindings):
         self, target: ast.Tuple | ast.List, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
     ) -> None:
         length = None if any(isinstance(item, ast.Starred) for item in target.elts) else len(target.elts)
+        value = self._as_tuple(target, value)
         for index, item in enumerate(target.elts):
             part = item_of(value, index if length is not None else None, length)
-            if index == 0:
-                part = join((part, self._with_extras(value)))
             if isinstance(item, ast.Starred):
                 part = item_of(value)
             self.assign(item, part, frame, statement, source)
 
-    def _with_extras(self, value: Value) -> Value:
-        """The model of what a library gives together with other things when it is asked to: `model, utils = load()`."""
-        models = (thing for thing in value.things if isinstance(thing, ModelObject))
-        known = frozenset(
+    def _as_tuple(self, target: ast.Tuple | ast.List, value: Value) -> Value:
+        """`model, utils = torch.hub.load(...)`: what is said to give a model gives a tuple that holds it."""
+        models = frozenset(
             thing
-            for thing in models
-            if (model := self.facts.model(thing)).library != "project" and not model.is_layer and not model.placeholder
+            for thing in value.things
+            if isinstance(thing, ModelObject) and self.facts.model(thing).entry is not None
         )
-        return Value(known) if known else UNKNOWN
+        if not models or len(models) < len(value.things):
+            return value
+        names = [dotted(item) for item in target.elts]
+        index = next((place for place, name in enumerate(names) if named_like_model(name)), 0)
+        items = [Value(models, value.flows) if place == index else UNKNOWN for place in range(len(names))]
+        return of(Items(tuple(items)), flows=value.flows)
 
     def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
         base = self.evaluate(target.value, frame)

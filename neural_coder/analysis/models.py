@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Binding, BuiltModel, Facts
 from neural_coder.analysis.readiness import ready_after
 from neural_coder.analysis.syntax import Parsed
@@ -29,7 +28,7 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
-        if kept and not catalogue.LOSS_VARIABLES.search(binding.name):
+        if kept and not facts.catalogue.names_loss(binding.name):
             found.append((binding, kept))
     return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
 
@@ -78,13 +77,6 @@ class _Relatives:
         below = set().union(*(self.parts.get(site, set()) for site in own))
         return [self.facts.models[site] for site in self.facts.holders_of(own) | below]
 
-    def runs_others(self, pipeline: BuiltModel) -> bool:
-        """Whether a pipeline was given models that the project builds and names."""
-        own = {member.site for member in pipeline.family()}
-        below = set().union(*(self.parts.get(site, set()) for site in own))
-        named = {site for binding in self.facts.bindings.values() for site in binding.sites}
-        return any(member.site in named for site in below for member in self.facts.models[site].family())
-
     def followed(self, built: list[BuiltModel]) -> list[BuiltModel]:
         """The models whose weights some models were given."""
         own = {member.site for model in built for member in model.family()}
@@ -108,8 +100,6 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
     name, ready, why = ready_after(facts, binding)
     if all(relatives.only_part(model) for model in built):
         ready, why = None, "it only works as a part of another model"
-    if all(model.kind == "pipeline" and relatives.runs_others(model) for model in built):
-        ready, why = None, "it runs a model that it was given, which has a place of its own"
     around = relatives.around(built)
     holding = [model for model in around if model.site in facts.holders_of(item.site for item in built)]
     names = {model.qualified_name for model in built}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
 
-_LOOKS = catalogue.words(
+_LOOKS = words(
     """
     print summary len isinstance hasattr type id info debug str repr
     """
@@ -159,7 +159,7 @@ class _Search:
             if not isinstance(node, ast.Call):
                 continue
             if isinstance(node.func, ast.Attribute) and dotted_root_is(node.func.value, self.name):
-                if _seems_to_run(node, node.func.attr):
+                if self._seems_to_run(node, node.func.attr):
                     return "used"
                 verdict = verdict if _only_reads(node.func.attr) else "prepares"
             elif self._is_argument(node):
@@ -171,6 +171,13 @@ class _Search:
             verdict = "prepares"
         return verdict
 
+    def _seems_to_run(self, call: ast.Call, method: str) -> bool:
+        """Whether a method that was not followed has the name of one that runs or trains the model."""
+        if method == "train":
+            plain = ast.Constant | ast.Compare | ast.Name
+            return len(call.args) > 1 or any(not isinstance(item, plain) for item in call.args)
+        return method == "fit" or method in self.facts.catalogue.run_methods
+
     def _is_argument(self, call: ast.Call) -> bool:
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
         return any(dotted(item.value if isinstance(item, ast.Starred) else item) == self.name for item in given)
@@ -179,7 +186,8 @@ class _Search:
         """Whether a call that gets the model only prepares (or looks at) it."""
         if _is_look(call) or rebound:
             return True
-        if self.facts.resolved.get(call) in catalogue.WRAPPERS:
+        entry = self.facts.catalogue.call(self.facts.resolved.get(call, ""))
+        if entry is not None and entry.gives == "same":
             return self._is_bare(call)  # else what is wrapped goes by another name from here on
         if self._in_init():
             return True
@@ -190,10 +198,17 @@ class _Search:
         return self.name.startswith("self.") and self.function is not None and self.function.name == "__init__"
 
     def _is_bare(self, call: ast.Call) -> bool:
-        return isinstance(self.parsed.parents.get(call), ast.Expr)
+        return isinstance(self.parsed.parents.get(self._whole(call)), ast.Expr)
+
+    def _whole(self, call: ast.Call) -> ast.Call:
+        """`Checkpointer(model).load(path)` of `Checkpointer(model)`."""
+        parent = self.parsed.parents.get(call)
+        around = self.parsed.parents.get(parent) if isinstance(parent, ast.Attribute) else None
+        return self._whole(around) if isinstance(around, ast.Call) and around.func is parent else call
 
     def _is_known_function(self, call: ast.Call) -> bool:
-        words = dotted(call.func).rpartition(".")[2].lower()
+        callee = self._whole(call).func
+        words = (callee.attr if isinstance(callee, ast.Attribute) else dotted(callee)).lower()
         return any(
             word in words
             for word in (
@@ -216,15 +231,6 @@ def _only_reads(method: str) -> bool:
         "parameters", "named_parameters", "state_dict", "modules", "named_modules", "children", "named_children",
         "buffers", "named_buffers", "get_input_embeddings", "num_parameters",
     }  # fmt: skip
-
-
-def _seems_to_run(call: ast.Call, method: str) -> bool:
-    """Whether a method that was not followed has the name of one that runs or trains the model."""
-    if method == "train":
-        return (
-            any(not isinstance(item, ast.Constant | ast.Compare | ast.Name) for item in call.args) or len(call.args) > 1
-        )
-    return method in catalogue.INFERENCE_METHODS | catalogue.FIT_METHODS
 
 
 def _is_look(call: ast.Call) -> bool:

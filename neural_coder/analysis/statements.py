@@ -24,14 +24,13 @@ from neural_coder.analysis.values import (
     Value,
     item_of,
     join,
+    models_in,
     of,
     with_flows,
 )
 
 log = logging.getLogger(__name__)
 
-EAGER_FILES = 60
-"""Project files that are run as soon as they are imported, as Python does; further ones when a name is needed."""
 MAX_NESTING = 220
 _ENDS = frozenset({"exit", "quit", "sys.exit", "os._exit", "os.abort"})
 
@@ -75,11 +74,26 @@ class Statements(Calling):
 
     def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
-            self.assign(node.target, self.evaluate(node.value, frame), frame, node, node.value)
+            value = self.evaluate(node.value, frame)
+            if not value.things and isinstance(node.value, ast.Call):
+                value = with_flows(self._declared(node.annotation, node.value, frame), value.flows)
+            self.assign(node.target, value, frame, node, node.value)
         elif isinstance(node.target, ast.Name):
             value = self.from_annotation(node.annotation, frame, node.target.id, node)
             if value is not UNKNOWN:
                 frame.names.setdefault(node.target.id, value)
+
+    def _declared(self, annotation: ast.expr, call: ast.Call, frame: Frame) -> Value:
+        """`model: LightningModule = instantiate(cfg.model)`: only the annotation says what is built."""
+        entry = self.catalogue.call(self.facts.resolved.get(call, ""))
+        if entry is None or entry.gives != "any":
+            return UNKNOWN
+        value = self.from_annotation(annotation, frame, "", call)
+        for thing in models_in(value):
+            model = self.facts.model(thing)
+            model.placeholder, model.qualified_name = False, self.facts.resolved[call]
+            self.fresh[-1].add(thing.site)
+        return value
 
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
         target = self.evaluate(node.target, frame)
@@ -309,6 +323,8 @@ class Statements(Calling):
     def _module(self, name: str, level: int, frame: Frame) -> Value:
         path = self.project.find_module(name, frame.parsed.path, self.script_folder, level)
         if path is not None:
+            if frame.statement is not None:
+                self.facts.imports.setdefault(frame.statement, path)
             return of(FileModule(path))
         return UNKNOWN if level else of(Outside(name))
 
@@ -330,7 +346,7 @@ class Statements(Calling):
             if thing.path == frame.parsed.path.resolve() or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
                 return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
-            if len(self.modules) < EAGER_FILES:
+            if self.eager:
                 self.module_frame(thing.path)
             return (
                 self.resolve(of(Import(thing.path, name)))
@@ -341,12 +357,12 @@ class Statements(Calling):
 
     def _is_submodule(self, path: Path, name: str) -> bool:
         folder = path if path.suffix != ".py" else path.parent
-        return self.project.exists(folder / f"{name}.py") or (folder / name).is_dir()
+        return self.project.exists(folder / f"{name}.py") or self.project.has_folder(folder / name)
 
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:
             if isinstance(thing, FileModule) and thing.path.suffix == ".py":
-                if len(self.modules) >= EAGER_FILES and thing.path not in self.modules:
+                if not self.eager and thing.path not in self.modules:
                     frame.module.star_files.append(thing.path)
                     continue
                 imported = self.module_frame(thing.path)
