@@ -95,6 +95,8 @@ class Contents:
     entries: tuple[Entry, ...] = ()
     packages: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
+    arrays: frozenset[str] = frozenset()
+    parts: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
     build: frozenset[str] = frozenset()
     same: frozenset[str] = frozenset()
@@ -104,6 +106,8 @@ class Contents:
     loss_classes: tuple[str, ...] = ()
     loss_variables: tuple[str, ...] = ()
     loss_functions: tuple[str, ...] = ()
+    training_functions: tuple[str, ...] = ()
+    step_methods: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
     layers: frozenset[str] = frozenset()
     containers: frozenset[str] = frozenset()
@@ -277,10 +281,14 @@ def _layers(value: object, where: _Where) -> dict[str, Any]:
 
 
 _METHODS = {"build": _set, "same": _set, "run": _set, "step": _set, "traits": _mapping(_dotted)}
-_SPELLING = dict.fromkeys(("loss_classes", "loss_variables", "loss_functions", "not_models"), _regexes)
+_SPELLING = dict.fromkeys(
+    ("loss_classes", "loss_variables", "loss_functions", "training_functions", "step_methods", "not_models"), _regexes
+)
 _KEYS: Mapping[str, Reader] = {
     "packages": _set,
     "foreign": _set,
+    "arrays": _set,
+    "parts": _set,
     "aliases": _mapping(_dotted),
     "methods": _section(_METHODS),
     "spelling": _section(_SPELLING),

@@ -130,6 +130,34 @@ def test_bases_that_make_classes_modules_are_known(name: str, is_base: bool) -> 
     assert catalogue.builtin().is_module_base(name) is is_base
 
 
+@pytest.mark.parametrize(
+    ("name", "is_loss"),
+    [
+        ("criterion", True),
+        ("crit", True),
+        ("lossD", True),
+        ("self.loss_fn", True),
+        ("critic", False),
+        ("glossy", False),
+    ],
+)
+def test_names_of_losses_are_known(name: str, is_loss: bool) -> None:
+    assert catalogue.builtin().names_loss(name) is is_loss
+
+
+def test_hooks_of_trainers_are_steps() -> None:
+    known = catalogue.builtin()
+    assert known.is_step_method("validation_step")
+    assert known.is_step_method("on_train_epoch_end")
+    assert not known.is_step_method("forward")
+
+
+def test_functions_that_compute_losses_are_known() -> None:
+    known = catalogue.builtin()
+    assert known.computes_loss("mse_loss")
+    assert not known.computes_loss("softmax")
+
+
 def test_every_name_of_the_builtin_catalogue_is_reached_by_itself() -> None:
     """No entry is hidden as a whole by one that stands before it."""
     known = catalogue.builtin()
