@@ -157,7 +157,10 @@ class _Where:
     def wrong(self, value: object, wanted: str) -> UserError:
         shown = json.dumps(value, default=str)
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return UserError(f"{self.path}: {self.key}: {shown} is not {wanted}.")
+        return self.error(f": {shown} is not {wanted}")
+
+    def error(self, text: str) -> UserError:
+        return UserError(f"{self.path}: {self.key}{text}{'' if text.endswith('?') else '.'}")
 
 
 Reader = Callable[[object, _Where], Any]
@@ -169,7 +172,7 @@ def _checked(value: object, keys: Mapping[str, Reader], where: _Where) -> dict[s
         raise where.wrong(value, "a table")
     unknown = [key for key in value if key not in keys]
     if unknown:
-        raise UserError(f"{where.path}: {where.key} has no key {unknown[0]!r}{_suggestion(unknown[0], keys)}.")
+        raise where.error(f" has no key {unknown[0]!r}{_suggestion(unknown[0], keys)}")
     return {key: keys[key](item, where.at(key)) for key, item in value.items()}
 
 
@@ -266,7 +269,7 @@ def _entries(value: object, where: _Where) -> tuple[Entry, ...]:
         given = _checked(item, _ENTRY_KEYS, here)
         for key in ("names", "gives"):
             if key not in given:
-                raise UserError(f"{here.path}: {here.key} needs {key!r}.")
+                raise here.error(f" needs {key!r}")
         found.append(Entry(**given))
     return tuple(found)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from neural_coder import api, config, repo, survey
-from neural_coder.analysis import Project, analyze, analyze_script, catalogue
+from neural_coder.analysis import Project, analyze, analyze_script, catalogue, catalogue_data
 from neural_coder.errors import UserError
 from neural_coder.filejobs import Options
 from neural_coder.records import Analysis
@@ -310,6 +311,7 @@ def test_a_wrong_entry_is_named_in_one_sentence(tmp_path: Path, table: str, mess
         _ = Project(tmp_path).catalogue
     assert str(caught.value).startswith(f"{tmp_path / 'pyproject.toml'}: ")
     assert "\n" not in str(caught.value)
+    assert not str(caught.value).endswith("?.")
 
 
 def test_the_page_on_the_format_names_every_key() -> None:
@@ -324,5 +326,8 @@ def test_the_page_on_the_format_names_every_key() -> None:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     }
     assert {name for name in fields if f"| `{name}` |" not in page} == set()
+    assert {word for word in get_args(catalogue_data.Gives) if f"`{word}`" not in page} == set()
+    top = {key for key in catalogue_data._KEYS if f"| `{key}` |" not in page and f"| `{key}." not in page}
+    assert top == {"entries"}
     example = textwrap.dedent(page.split("```toml\n")[1].split("```")[0])
     assert "acme.zoo.build_*" in example
