@@ -175,7 +175,7 @@ class Calling(Methods):
         if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
             return False
         name = getattr(holder.info.node, "name", "")
-        if name in self.catalogue.step_methods:
+        if self.catalogue.is_step_method(name):
             return False
         own = thing == holder.self_thing
         return name in {"forward", "__call__", "__init__"} or not own

@@ -60,7 +60,7 @@ class Libraries(Noting):
             known = self.call_known(name, entry, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.startswith("numpy."):
+        if name.partition(".")[0] in self.catalogue.arrays:
             self.note_numpy(flows)
             return Value(frozenset(), detached(flows, converted=True))
         known = self._call_standard(name, arguments, keywords, node, frame)
