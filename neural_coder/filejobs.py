@@ -182,8 +182,7 @@ class _Shift:
             if cache and "kept" in answer and kept:
                 cache.put(file, kept, readings, answers)
         problem = _answered_problem(file, answer["problem"]) if "problem" in answer else None
-        crashed = problem is not None and problem.kind == "crash" and "kept" not in answer
-        return Outcome(path=file, kept=None if crashed else kept, problem=problem, reply=answer)
+        return Outcome(path=file, kept=kept, problem=problem, reply=answer)
 
     def _finish(self, outcome: Outcome) -> None:
         self.outcomes[outcome.path] = outcome

@@ -190,7 +190,7 @@ class Calling(Methods):
         if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
             return False
         name = getattr(holder.info.node, "name", "")
-        if name in self.catalogue.step_methods:
+        if self.catalogue.is_step_method(name):
             return False
         if thing == holder.self_thing:
             return name in {"forward", "__call__", "__init__"}
@@ -330,14 +330,16 @@ class Calling(Methods):
     ) -> Value:
         """Run a project function with what it is given."""
         info = function.info
-        self.called.add(info.node)
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
         running = sum(1 for step, _ in self.stack if step is info.node)
-        if self.exhausted and node is not None:
+        # What was not followed from here is run by itself in the end, so one level must always be possible.
+        spent = self.exhausted and self.call_depth > 0
+        if spent and node is not None:
             self.facts.unfollowed.setdefault(frame.parsed.path.resolve(), node)
-        if self.exhausted or len(self.stack) > self.max_depth * 4 or self.call_depth > self.max_depth or running > 1:
+        if spent or len(self.stack) > self.max_depth * 4 or self.call_depth > self.max_depth or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
+        self.called.add(info.node)
         if isinstance(function.bound, Instance | ModelObject) and frame.self_name:
             self._forget_own(frame)
         loaders = frame.loaders[-1] if frame.loaders else frozenset()

@@ -67,12 +67,16 @@ class Catalogue:
         self.building_methods = _union(part.build for part in everything)
         self.same_methods = _union(part.same for part in everything)
         self.run_methods = _union(part.run for part in everything)
-        self.step_methods = _union(part.step for part in everything)
+        self._step_methods = _union(part.step for part in everything)
+        self.arrays = _union(part.arrays for part in everything)
+        """Packages that turn tensors into NumPy arrays."""
+        self.parts = _union(part.parts for part in everything)
+        """Attributes of models that are modules, where the entry of a model names none."""
         self.traits = _merged(part.traits for part in everything)
         self.layers = _union(part.layers for part in everything)
         self.containers = _union(part.containers for part in everything)
         self.implied_layers = _merged(part.implied for part in everything)
-        self.attributes = _union(
+        self.attributes = self.parts | _union(
             entry.parts | entry.holders | entry.trainers for part in everything for entry in part.entries
         )
         """Attributes that some entry tells about."""
@@ -90,12 +94,15 @@ class Catalogue:
         self._loss_classes = _any_of(part.loss_classes for part in everything)
         self._loss_variables = _any_of(part.loss_variables for part in everything)
         self._loss_functions = _any_of(part.loss_functions for part in everything)
+        self._training_functions = _any_of(part.training_functions for part in everything)
+        self._step_names = _any_of(part.step_methods for part in everything)
         self._not_models = _any_of(part.not_models for part in everything)
         self._entries = _Remembered(self._find_entry)
         self._calls = _Remembered(self._find_call)
         self._canonical = _Remembered(self._find_canonical)
         self._bases = _Remembered(self._find_base)
         self._losses = _Remembered(lambda name: bool(self._loss_classes.search(name.rpartition(".")[2])))
+        self._steps = _Remembered(lambda name: name in self._step_methods or bool(self._step_names.search(name)))
         self._projects = _Remembered(self._find_own)
 
     @property
@@ -150,9 +157,17 @@ class Catalogue:
         """Whether a variable is named as losses and metrics are."""
         return self._loss_variables.search(variable) is not None
 
+    def computes_loss(self, function: str) -> bool:
+        """Whether a function of `torch.nn.functional` computes a loss; its name without the module."""
+        return self._loss_functions.search(function) is not None
+
     def gives_loss(self, function: str) -> bool:
         """Whether a function is named as those are that compute a loss for somebody else's training loop."""
-        return self._loss_functions.search(function) is not None
+        return self._training_functions.search(function) is not None
+
+    def is_step_method(self, name: str) -> bool:
+        """Whether a trainer calls a method of this name around the forward of its module."""
+        return self._steps[name]
 
     def is_no_model(self, attribute: str) -> bool:
         """Whether an attribute among modules from a configuration is named as something else."""

@@ -97,6 +97,8 @@ class Contents:
     entries: tuple[Entry, ...] = ()
     packages: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
+    arrays: frozenset[str] = frozenset()
+    parts: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
     build: frozenset[str] = frozenset()
     same: frozenset[str] = frozenset()
@@ -106,6 +108,8 @@ class Contents:
     loss_classes: tuple[str, ...] = ()
     loss_variables: tuple[str, ...] = ()
     loss_functions: tuple[str, ...] = ()
+    training_functions: tuple[str, ...] = ()
+    step_methods: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
     layers: frozenset[str] = frozenset()
     containers: frozenset[str] = frozenset()
@@ -155,7 +159,10 @@ class _Where:
     def wrong(self, value: object, wanted: str) -> UserError:
         shown = json.dumps(value, default=str)
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return UserError(f"{self.path}: {self.key}: {shown} is not {wanted}.")
+        return self.error(f": {shown} is not {wanted}")
+
+    def error(self, text: str) -> UserError:
+        return UserError(f"{self.path}: {self.key}{text}{'' if text.endswith('?') else '.'}")
 
 
 Reader = Callable[[object, _Where], Any]
@@ -167,7 +174,7 @@ def _checked(value: object, keys: Mapping[str, Reader], where: _Where) -> dict[s
         raise where.wrong(value, "a table")
     unknown = [key for key in value if key not in keys]
     if unknown:
-        raise UserError(f"{where.path}: {where.key} has no key {unknown[0]!r}{_suggestion(unknown[0], keys)}.")
+        raise where.error(f" has no key {unknown[0]!r}{_suggestion(unknown[0], keys)}")
     return {key: keys[key](item, where.at(key)) for key, item in value.items()}
 
 
@@ -264,7 +271,7 @@ def _entries(value: object, where: _Where) -> tuple[Entry, ...]:
         given = _checked(item, _ENTRY_KEYS, here)
         for key in ("names", "gives"):
             if key not in given:
-                raise UserError(f"{here.path}: {here.key} needs {key!r}.")
+                raise here.error(f" needs {key!r}")
         found.append(Entry(**given))
     return tuple(found)
 
@@ -279,10 +286,14 @@ def _layers(value: object, where: _Where) -> dict[str, Any]:
 
 
 _METHODS = {"build": _set, "same": _set, "run": _set, "step": _set, "traits": _mapping(_dotted)}
-_SPELLING = dict.fromkeys(("loss_classes", "loss_variables", "loss_functions", "not_models"), _regexes)
+_SPELLING = dict.fromkeys(
+    ("loss_classes", "loss_variables", "loss_functions", "training_functions", "step_methods", "not_models"), _regexes
+)
 _KEYS: Mapping[str, Reader] = {
     "packages": _set,
     "foreign": _set,
+    "arrays": _set,
+    "parts": _set,
     "aliases": _mapping(_dotted),
     "methods": _section(_METHODS),
     "spelling": _section(_SPELLING),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis.catalogue import refuses, words
+from neural_coder.analysis.catalogue import refuses
 from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
@@ -34,10 +34,6 @@ from neural_coder.analysis.values import (
 from neural_coder.records import Evidence
 
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
-_ARRAY_PACKAGES = words(
-    "numpy pandas scipy sklearn skimage matplotlib seaborn cv2 PIL librosa soundfile imageio altair"
-)
-"""Packages that turn tensors into NumPy arrays."""
 _NO_FLOW = frozenset(
     {"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"}
 )
@@ -66,7 +62,7 @@ class Libraries(Noting):
             known = self.call_known(name, entry, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.partition(".")[0] in _ARRAY_PACKAGES:
+        if name.partition(".")[0] in self.catalogue.arrays:
             self.note_numpy(flows)
             return Value(frozenset(), detached(flows, converted=True))
         known = self._call_standard(name, arguments, keywords, node, frame)

@@ -19,8 +19,8 @@ from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObj
 MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
 MAX_DEPTH = 18
-MAX_STEPS_OF_MANY = 1_500
-MAX_DEPTH_OF_MANY = 3
+MAX_STEPS_OF_MANY = 3_000
+MAX_DEPTH_OF_MANY = 4
 """The same where a script brings in so many files that they are run only by need."""
 
 

@@ -65,7 +65,10 @@ class _Relatives:
         self.whole = {site for call in facts.forwards.values() if call.whole for site in call.models}
         self.copies: dict[ast.AST, set[ast.AST]] = {}
         self.parts: dict[ast.AST, set[ast.AST]] = {}
+        self.views: dict[ast.AST, set[ast.AST]] = {}
         for model in list(facts.models.values()):
+            if model.origin is not None:
+                self.views.setdefault(model.origin.site, set()).add(model.site)
             if model.copied_from is not None:
                 self.copies.setdefault(model.copied_from, set()).add(model.site)
             for holder in facts.holders_of([model.site]):
@@ -88,9 +91,7 @@ class _Relatives:
         held = own.union(*(self.copies.get(site, set()) for site in own))
         above = [self.facts.models[site] for site in self.facts.holders_of(held)]
         holders = {member.site for model in above if model.kind == "module" for member in model.family()}
-        views = {
-            view.site for view in self.facts.models.values() if view.origin is not None and view.origin.site in holders
-        }
+        views = set().union(*(self.views.get(site, set()) for site in holders))
         return bool((holders | views) & self.whole) and not own & self.run
 
 

@@ -334,7 +334,8 @@ class Objects(Machine):
             if name in entry.trainers:
                 return of(thing)
             site = getattr(thing, "site", None) or (thing.info.node if isinstance(thing, Instance) else None)
-            if name in entry.parts and site is not None:
+            common = self.catalogue.parts if entry.gives == "module" and isinstance(thing, ModelObject) else frozenset()
+            if name in (entry.parts or common) and site is not None:
                 return of(self.part(site, name, frame.parsed))
         return UNKNOWN
 

@@ -333,8 +333,8 @@ class _Reader:
     def _enter_method(self, node: FunctionNode, owner: str, waiting: list[ast.AST]) -> None:
         """A method of a module: most of them work inside of it."""
         decorators = {dotted(decorator) for decorator in node.decorator_list}
-        methods = self._catalogue.step_methods | self._catalogue.training_methods
-        if node.name in methods or decorators & {"classmethod", "staticmethod"}:
+        is_step = self._catalogue.is_step_method(node.name) or node.name in self._catalogue.training_methods
+        if is_step or decorators & {"classmethod", "staticmethod"}:
             waiting.append(node)
             first = node.args.args[0].arg if node.args.args else ""
             if "classmethod" in decorators and _calls(node, {first}):

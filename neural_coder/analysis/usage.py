@@ -21,8 +21,6 @@ _MODEL_NAME = re.compile(
 )
 
 _CALLED = "()"
-_LOSS_FUNCTIONS = re.compile(r"\w+_loss(_with_logits)?|(binary_)?cross_entropy(_with_logits)?|kl_div")
-"""Functions of `torch.nn.functional` that compute losses."""
 _PARAMETERS = frozenset({"Parameter", "register_parameter", "add_module"})
 
 
@@ -112,7 +110,7 @@ def _uses(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
 @functools.lru_cache(maxsize=4096)
 def is_training_method(function: ast.AST, catalogue: Catalogue) -> bool:
     """Whether a method of a module takes a step of training: it computes gradients of the parameters."""
-    if getattr(function, "name", "") in catalogue.step_methods:
+    if catalogue.is_step_method(getattr(function, "name", "")):
         return True
     return any(isinstance(node, ast.Call) and _computes_gradients(node) for node in walk_scope(function))
 
@@ -144,7 +142,7 @@ def only_computes_loss(node: ast.ClassDef, catalogue: Catalogue) -> bool:
     }
     held = {name for name in calls if name.startswith("self.")} - methods
     losses = _held_losses(node, catalogue)
-    return held <= losses and bool(losses & held or any(_LOSS_FUNCTIONS.fullmatch(name) for name in last))
+    return held <= losses and bool(losses & held or any(catalogue.computes_loss(name) for name in last))
 
 
 def _held_losses(node: ast.ClassDef, catalogue: Catalogue) -> set[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from neural_coder import api, config, repo, survey
-from neural_coder.analysis import Project, analyze, analyze_script, catalogue
+from neural_coder.analysis import Project, analyze, analyze_script, catalogue, catalogue_data
 from neural_coder.errors import UserError
 from neural_coder.filejobs import Options
 from neural_coder.records import Analysis
@@ -128,6 +129,34 @@ def test_aliases_apply_to_everything_below_them() -> None:
 )
 def test_bases_that_make_classes_modules_are_known(name: str, is_base: bool) -> None:
     assert catalogue.builtin().is_module_base(name) is is_base
+
+
+@pytest.mark.parametrize(
+    ("name", "is_loss"),
+    [
+        ("criterion", True),
+        ("crit", True),
+        ("lossD", True),
+        ("self.loss_fn", True),
+        ("critic", False),
+        ("glossy", False),
+    ],
+)
+def test_names_of_losses_are_known(name: str, is_loss: bool) -> None:
+    assert catalogue.builtin().names_loss(name) is is_loss
+
+
+def test_hooks_of_trainers_are_steps() -> None:
+    known = catalogue.builtin()
+    assert known.is_step_method("validation_step")
+    assert known.is_step_method("on_train_epoch_end")
+    assert not known.is_step_method("forward")
+
+
+def test_functions_that_compute_losses_are_known() -> None:
+    known = catalogue.builtin()
+    assert known.computes_loss("mse_loss")
+    assert not known.computes_loss("softmax")
 
 
 def test_every_name_of_the_builtin_catalogue_is_reached_by_itself() -> None:
@@ -282,6 +311,7 @@ def test_a_wrong_entry_is_named_in_one_sentence(tmp_path: Path, table: str, mess
         _ = Project(tmp_path).catalogue
     assert str(caught.value).startswith(f"{tmp_path / 'pyproject.toml'}: ")
     assert "\n" not in str(caught.value)
+    assert not str(caught.value).endswith("?.")
 
 
 def test_the_page_on_the_format_names_every_key() -> None:
@@ -296,5 +326,8 @@ def test_the_page_on_the_format_names_every_key() -> None:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     }
     assert {name for name in fields if f"| `{name}` |" not in page} == set()
+    assert {word for word in get_args(catalogue_data.Gives) if f"`{word}`" not in page} == set()
+    top = {key for key in catalogue_data._KEYS if f"| `{key}` |" not in page and f"| `{key}." not in page}
+    assert top == {"entries"}
     example = textwrap.dedent(page.split("```toml\n")[1].split("```")[0])
     assert "acme.zoo.build_*" in example

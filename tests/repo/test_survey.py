@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from neural_coder.analysis import footprint
+from neural_coder.codec import decode
+from neural_coder.filework import Desk
+from neural_coder.patching import Patch
+
 NETS = """\
 import torch
 
@@ -312,13 +317,19 @@ def test_patch_in_two_processes_writes_what_one_process_writes(repo, neural_code
     assert one.stdout.count("+with torch.inference_mode():") == 21
 
 
-def test_patch_does_not_trust_facts_about_a_file_that_has_changed_since(repo, neural_coder):
-    analyzed(neural_coder)
-    (repo / "infer.py").write_text("# one line more\n" + INFER)
-    neural_coder("patch", "infer.py", "--feature", "inference_mode", "--write")
-    lines = (repo / "infer.py").read_text().splitlines()
-    assert lines[0] == "# one line more"
-    assert "with torch.inference_mode():" in lines
+@pytest.mark.parametrize("changed", [False, True])
+def test_patch_does_not_trust_facts_about_a_file_that_has_changed_since(repo, changed):
+    """The parent looked, then someone saved the file, then the child got to it."""
+    file, desk = repo / "infer.py", Desk()
+    request = {"job": "patch", "path": str(file), "root": str(repo), "python": None, "features": ["inference_mode"]}
+    first = desk.answer(request)
+    known = {"analysis": first["kept"][0], "digest": footprint.digest(file.read_bytes())}
+    if changed:
+        file.write_text("# one line more\n" + INFER)
+    second = Desk().answer({**request, **known})
+    assert ("kept" in second) is changed
+    patch = decode(Patch, second["patch"])
+    assert patch.after.text == file.read_text().replace("torch.no_grad()", "torch.inference_mode()")
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "many"], ["--file-timeout", "soon"]])
