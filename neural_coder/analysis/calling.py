@@ -16,6 +16,7 @@ from neural_coder.analysis.values import (
     Class,
     ClassInfo,
     Constant,
+    Fields,
     Flow,
     Function,
     FunctionInfo,
@@ -32,6 +33,7 @@ from neural_coder.analysis.values import (
     all_flows,
     item_of,
     join,
+    make_fields,
     models_in,
     of,
     replaced,
@@ -78,7 +80,15 @@ class Calling(Methods):
         found = {}
         for keyword in node.keywords:
             value = self.evaluate(keyword.value, frame)
-            found[keyword.arg or "**"] = value if keyword.arg else item_of(value)
+            if keyword.arg:
+                found[keyword.arg] = value
+                continue
+            rest = []
+            for thing in value.things:
+                if isinstance(thing, Fields):
+                    found.update({str(key): item for key, item in thing.entries})
+                rest.append(thing.rest if isinstance(thing, Fields) else item_of(of(thing)))
+            found["**"] = with_flows(join(rest), value.flows)
         return found
 
     def _super(self, frame: Frame) -> Value:
@@ -238,7 +248,8 @@ class Calling(Methods):
         method = self.member_of(thing, "__init__")
         if method is None:
             self._fill_fields(thing, info, arguments, keywords)
-            return
+            method = self.member_of(thing, "__post_init__") or UNKNOWN
+            arguments, keywords = [], {}
         forward, backward = self.ran_forward, self.ran_backward
         for part in method.things:
             if isinstance(part, Function):
@@ -253,9 +264,11 @@ class Calling(Methods):
             for item in member.node.body
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         ]
-        for name, value in [*zip(fields, arguments, strict=False), *keywords.items()]:
-            if name in fields:
-                self.set_attribute(of(thing), name, value)
+        given = dict([*zip(fields, arguments, strict=False), *keywords.items()])
+        for name in fields:
+            if name in given:
+                self.set_attribute(of(thing), name, given[name])
+        self.given_fields[getattr(thing, "site", None)] = {name: given[name] for name in fields if name in given}
 
     # --- functions --------------------------------------------------------------------------------------------------
 
@@ -390,8 +403,10 @@ class Calling(Methods):
             frame.names[node.args.vararg.arg] = of(Items(tuple(given[len(positional) :])))
         if node.args.kwarg is not None:
             names = {parameter.arg for parameter in [*positional, *node.args.kwonlyargs]}
-            extra = [value for name, value in keywords.items() if name not in names]
-            frame.names[node.args.kwarg.arg] = of(Many(join(extra)))
+            extra: dict[str | int, Value] = {
+                name: value for name, value in keywords.items() if name not in {*names, "**"}
+            }
+            frame.names[node.args.kwarg.arg] = make_fields(extra, keywords.get("**", UNKNOWN))
 
     def _bind_parameter(self, frame: Frame, info: FunctionInfo, parameter: ast.arg, value: Value) -> None:
         if not value.things:

@@ -58,9 +58,18 @@ class Binding:
     parsed: Parsed
     statement: ast.stmt
     name: str
+    """In a form that is the same for equal expressions (`syntax.named`)."""
     target: ast.expr
     sites: set[ast.AST] = field(default_factory=set)
     value: ast.expr | None = None
+    written: str = ""
+    """The name as the file writes it; empty where that is `name`."""
+    is_item: bool = False
+    """The object is one of several in a container or in another object."""
+    borrowed: bool = False
+    """The container comes from a function, in which the object may have a name of its own."""
+    why_not_ready: str = ""
+    """Why nothing can be inserted for it; empty when that is not known from the statement alone."""
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,7 @@ import ast
 from typing import Literal
 
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.containers import leading_text
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.noting import Noting
@@ -15,6 +16,7 @@ from neural_coder.analysis.values import (
     FileModule,
     Flow,
     Function,
+    Instance,
     Items,
     Many,
     ModelObject,
@@ -26,6 +28,7 @@ from neural_coder.analysis.values import (
     detached,
     item_of,
     join,
+    make_fields,
     models_in,
     of,
 )
@@ -95,18 +98,19 @@ class Libraries(Noting):
         if name == "map" and len(arguments) > 1:
             return of(Many(self.call_value(first, [item_of(value) for value in arguments[1:]], {}, node, frame)))
         if name == "getattr" and len(arguments) > 1:
-            return self._getattr(first, arguments[1], frame)
-        if name == "setattr" and len(arguments) > 2 and isinstance(constant(arguments[1]), str):
-            self.set_attribute(first, str(constant(arguments[1])), arguments[2])
+            return self.read(self._getattr(first, arguments[1], node, frame), frame)
+        if name == "setattr" and len(arguments) > 2 and node is not None and len(node.args) > 2:
+            self.note_setattr(node, first, arguments[1], arguments[2], frame)
             return UNKNOWN
         if name == "globals":
             return self.candidates(FileModule(frame.parsed.path.resolve()))
         if name == "dict":
-            return of(Many(join([*keywords.values(), *(item_of(value) for value in arguments)])))
+            entries: dict[str | int, Value] = {key: value for key, value in keywords.items() if key != "**"}
+            return join((make_fields(entries, keywords.get("**", UNKNOWN)), *arguments))
         self.hand_over([*arguments, *keywords.values()], frame)
         return Value(frozenset(), flows)
 
-    def _getattr(self, value: Value, name: Value, frame: Frame) -> Value:
+    def _getattr(self, value: Value, name: Value, node: ast.Call | None, frame: Frame) -> Value:
         known = constant(name)
         if isinstance(known, str):
             return self.attribute(value, known, frame)
@@ -116,6 +120,8 @@ class Libraries(Noting):
                 found.append(of(Outside(f"{thing.name}.?")))
             elif isinstance(thing, FileModule):
                 found.append(item_of(self.candidates(thing)))
+            elif isinstance(thing, Instance) and node is not None and len(node.args) > 1:
+                found.append(self.models_named(thing, leading_text(node.args[1])))
         return join(found)
 
     def _call_standard(
@@ -128,6 +134,8 @@ class Libraries(Noting):
             return self._copied(first, node, frame) if node is not None else first
         if name.startswith(("tqdm.", "itertools.", "rich.progress.")) and arguments:
             return first
+        if name == "dataclasses.field" and "default_factory" in keywords:
+            return self.call_value(keywords["default_factory"], [], {}, node, frame)
         if name == "contextlib.nullcontext":
             return first
         if name.startswith("types.MethodType") and len(arguments) > 1:

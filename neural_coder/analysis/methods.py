@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 
 from neural_coder.analysis import catalogue
+from neural_coder.analysis.containers import keys_of
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
     Constant,
+    Fields,
     Flow,
     Function,
     Instance,
@@ -91,19 +93,36 @@ class Methods(Libraries):
         if name in {"append", "add", "insert", "extend", "put", "push", "appendleft", "setdefault", "register"}:
             value = join(arguments)
             self.adopt(receiver, value)
-            self.put_into(callee.value, item_of(value) if name == "extend" else value, frame)
+            value = item_of(value) if name == "extend" else value
+            self.note_put(callee.value, value, node, frame)
+            self.put_into(callee.value, value, frame)
             return UNKNOWN
-        if name == "update" and isinstance(callee.value, ast.Name):
+        if name == "update":
             self.add_flows(callee.value, all_flows(join(arguments)), frame)
-        if name in {"items", "values", "get", "pop", "popitem", "copy"} and receiver.things:
-            item = item_of(receiver)
-            if name == "items":
-                return of(Many(of(Items((UNKNOWN, item)))))
-            return of(Many(item)) if name in {"values", "copy"} else join([item, *arguments[1:]])
+            self.merge_into(callee.value, arguments, frame)
+        if name in {"items", "values", "keys", "get", "pop", "popitem", "copy"} and receiver.things:
+            return self._read_container(name, receiver, arguments)
         return None
 
+    def _read_container(self, name: str, receiver: Value, arguments: list[Value]) -> Value:
+        if name == "copy":
+            return receiver
+        if name in {"get", "pop"}:
+            keys = keys_of(arguments[0]) if arguments else [None]
+            return join([*(item_of(receiver, key) for key in keys), *arguments[1:]])
+        item = item_of(receiver)
+        pair = of(Items((UNKNOWN, item)))
+        if name == "popitem":
+            return pair
+        known = next(iter(receiver.things)) if len(receiver.things) == 1 else None
+        if isinstance(known, Fields) and not known.rest.things:
+            return of(Items(tuple(_view(name, key, value) for key, value in known.entries)))
+        return of(Many({"items": pair, "keys": UNKNOWN, "values": item}[name]))
+
     def _tensor_method(self, name: str, receiver: Value, flows: frozenset[Flow]) -> Value | None:
-        if receiver.things and not any(isinstance(thing, Items | Many | Constant) for thing in receiver.things):
+        if receiver.things and not any(
+            isinstance(thing, Items | Many | Fields | Constant) for thing in receiver.things
+        ):
             return None
         if name == "numpy":
             self.note_numpy(flows)
@@ -251,3 +270,8 @@ class Methods(Libraries):
             self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
         return None
+
+
+def _view(name: str, key: str | int, value: Value) -> Value:
+    """One item of a dict's `items()`, `keys()` or `values()`."""
+    return {"items": of(Items((of(Constant(key)), value))), "keys": of(Constant(key)), "values": value}[name]

@@ -96,11 +96,11 @@ class Noting(Expressions):
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].changed_in_place = True
 
-    def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
-        base = self.evaluate(target.value, frame)
+    def store_item(self, target: ast.Subscript, base: Value, index: Value, value: Value, frame: Frame) -> None:
+        """`container[index] = value`; where the container is a tensor, that changes it in place."""
         if not base.things:
             self.note_change_in_place(base.flows)
-        super()._store_item(target, value, frame)
+        super().store_item(target, base, index, value, frame)
 
     def note_loader(
         self, node: ast.AST, name: str, evidence: Evidence, frame: Frame, *, confirmed: bool = True

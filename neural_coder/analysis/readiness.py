@@ -6,7 +6,7 @@ import ast
 
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Binding, Facts
-from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
+from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted, named
 
 _LOOKS = catalogue.words(
     """
@@ -33,9 +33,13 @@ class _Search:
         self.sites = binding.sites
         self.name = binding.name
         self.start = binding.statement
+        self.container, self.index = _parts_of(binding.name)
+        self.why_not = binding.why_not_ready or self._never_called()
         self.function: FunctionNode | None = self.parsed.function(binding.statement)
 
     def run(self) -> tuple[str, ast.stmt | None, str]:
+        if self.why_not:
+            return self.name, None, self.why_not
         if isinstance(self.start, (ast.If, ast.While, ast.For, ast.With)):
             return self.name, None, "it is bound in the header of a compound statement"
         if self._is_factory():
@@ -56,6 +60,12 @@ class _Search:
                 return self.name, ready, ""
             current = outer
 
+    def _never_called(self) -> str:
+        names = {self.facts.models[site].qualified_name for site in self.sites}
+        if names and names <= {"torch.nn.ModuleList", "torch.nn.ModuleDict"}:
+            return "it is a container of modules, which is never called itself"
+        return ""
+
     def _is_factory(self) -> bool:
         """Whether the function returns the model, and what it returns is bound elsewhere."""
         return self.function is not None and any(
@@ -64,7 +74,8 @@ class _Search:
 
     def _is_bound_elsewhere(self, site: ast.AST) -> bool:
         return any(
-            other.parsed.function(other.statement) is not self.function
+            not other.borrowed
+            and other.parsed.function(other.statement) is not self.function
             and any(model.site is site for mine in other.sites for model in self.facts.models[mine].family())
             for other in self.facts.bindings.values()
         )
@@ -99,10 +110,16 @@ class _Search:
 
     def _step(self, statement: ast.stmt) -> str:
         """What a later statement is to the model: `prepares`, `used`, `returned`, or nothing (empty text)."""
+        if self.index and self.index in _targets(statement):
+            return "used"
+        if self._goes_over_container(statement):
+            return "used" if self._uses(statement) else "prepares"
         if isinstance(statement, _DEFINITIONS) or not self._mentions(statement):
             return "used" if isinstance(statement, _LEAVING) else ""
         if isinstance(statement, ast.Return):
-            return "returned" if not self._uses(statement) else "used"
+            # In a dict it has no name outside; before the return it still has its own.
+            in_dict = isinstance(statement.value, ast.Dict)
+            return "returned" if not self._uses(statement) and not in_dict else "used"
         if self._uses(statement):
             return "used"
         alias = self._alias(statement)
@@ -118,6 +135,8 @@ class _Search:
         return any((statement, site) in self.facts.forward_statements for site in self.sites)
 
     def _mentions(self, node: ast.AST) -> bool:
+        if self.container:
+            return any(isinstance(part, ast.Subscript) and named(part) == self.name for part in ast.walk(node))
         last = self.name.rpartition(".")[2]
         return any(
             (
@@ -126,6 +145,12 @@ class _Search:
             )
             and dotted(part) == self.name
             for part in ast.walk(node)
+        )
+
+    def _goes_over_container(self, statement: ast.stmt) -> bool:
+        """`for net in nets.values(): net.eval()`."""
+        return (
+            bool(self.container) and isinstance(statement, ast.For) and dotted_root_is(statement.iter, self.container)
         )
 
     def _alias(self, statement: ast.stmt) -> str:
@@ -171,7 +196,7 @@ class _Search:
 
     def _is_argument(self, call: ast.Call) -> bool:
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
-        return any(dotted(item.value if isinstance(item, ast.Starred) else item) == self.name for item in given)
+        return any(named(item.value if isinstance(item, ast.Starred) else item) == self.name for item in given)
 
     def _prepares(self, call: ast.Call, statement: ast.stmt, rebound: bool) -> bool:
         """Whether a call that gets the model only prepares (or looks at) it."""
@@ -207,6 +232,12 @@ class _Search:
         )
 
 
+def _parts_of(name: str) -> tuple[str, str]:
+    """The container and the name of the index in `nets[index]`; empty texts where there is none."""
+    container, bracket, index = name.removesuffix("]").rpartition("[")
+    return container, index if bracket and index.isidentifier() else ""
+
+
 def _only_reads(method: str) -> bool:
     return method in {
         "parameters", "named_parameters", "state_dict", "modules", "named_modules", "children", "named_children",
@@ -221,7 +252,7 @@ def _is_look(call: ast.Call) -> bool:
 def dotted_root_is(node: ast.AST, name: str) -> bool:
     """Whether an expression is the named object or a part of it: `model`, `model.fc`, `model.classifier[6]`."""
     while True:
-        if dotted(node) == name:
+        if named(node) == name:
             return True
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value
@@ -243,7 +274,7 @@ def _targets(statement: ast.AST) -> set[str]:
         if isinstance(target, ast.Tuple | ast.List):
             targets.extend(target.elts)
         else:
-            names.add(dotted(target))
+            names.add(named(target))
     return names - {""}
 
 

@@ -191,7 +191,7 @@ class Statements(Calling):
 
     def _iterate(self, value: Value, frame: Frame) -> Value:
         """What one item of an iterable is; loops over project objects call their `__iter__` or `__next__`."""
-        found = [item_of(value)]
+        found = [self.iterate(value)]
         for thing in value.things:
             if isinstance(thing, Instance):
                 for name in ("__iter__", "__next__", "__getitem__"):

@@ -178,6 +178,18 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
+def named(node: ast.AST) -> str:
+    """`a.b` or `a.b['key']`: a chain of names in which subscripts are literals or names; else an empty text."""
+    if isinstance(node, ast.Subscript):
+        base = named(node.value)
+        simple = isinstance(node.slice, ast.Constant) or bool(dotted(node.slice))
+        return f"{base}[{ast.unparse(node.slice)}]" if base and simple else ""
+    if isinstance(node, ast.Attribute):
+        base = named(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return dotted(node)
+
+
 def _parse(source: Source) -> ast.Module:
     try:
         with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import ast
 import re
 
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.syntax import Parsed, dotted
+from neural_coder.analysis.syntax import Parsed, named
 
 _TELLING = catalogue.words(
     """
@@ -38,7 +38,7 @@ def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed) -> int:
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(dotted(target), scope, parsed)
+    return _strength(named(target), scope, parsed)
 
 
 def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed) -> int:
@@ -70,7 +70,7 @@ def _uses(scope: ast.AST) -> dict[str, set[str]]:
     for node in ast.walk(scope):
         if isinstance(node, ast.Call):
             if node.args or node.keywords:
-                found.setdefault(dotted(node.func), set()).add(_CALLED)
+                found.setdefault(named(node.func), set()).add(_CALLED)
             if isinstance(node.func, ast.Attribute):
-                found.setdefault(dotted(node.func.value), set()).add(node.func.attr)
+                found.setdefault(named(node.func.value), set()).add(node.func.attr)
     return found
