@@ -14,12 +14,12 @@ from neural_coder.analysis.syntax import dotted, named
 from neural_coder.analysis.usage import looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
-    Constant,
     Instance,
     ModelObject,
     Object,
     Thing,
     Value,
+    is_unknown,
     item_of,
     models_in,
     of,
@@ -44,7 +44,7 @@ class Bindings(Objects):
         if source is None:
             return value
         name = named(target)
-        if _is_unknown(value) and isinstance(source, ast.Call):
+        if is_unknown(value) and isinstance(source, ast.Call):
             value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
         if not name:
             return value
@@ -157,8 +157,3 @@ class Bindings(Objects):
         span = frame.parsed.span(source.func)
         line, column = span.end_line, max(span.end_column - 1, 0)
         return bool(self.inference.gives_module(frame.parsed.source, line, column))
-
-
-def _is_unknown(value: Value) -> bool:
-    """Whether nothing is known about a value but that it may be None."""
-    return all(isinstance(thing, Constant) and thing.value is None for thing in value.things)

@@ -159,10 +159,18 @@ class Calling(Methods):
         if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
             return False
         name = getattr(holder.info.node, "name", "")
-        if name in catalogue.STEP_METHODS:
+        if catalogue.is_step_method(name) or self._in_step_method():
             return False
         own = thing == holder.self_thing
         return name in {"forward", "__call__", "__init__"} or not own
+
+    def _in_step_method(self) -> bool:
+        """Whether a method runs that a trainer calls around the forward."""
+        return any(
+            catalogue.is_step_method(function.name)
+            for function, _ in self.stack
+            if isinstance(function, ast.FunctionDef) and function in self.functions and self.functions[function].owner
+        )
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -277,12 +285,14 @@ class Calling(Methods):
     ) -> Value:
         """Run a project function with what it is given."""
         info = function.info
-        self.called.add(info.node)
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
+        if info.is_abstract:
+            return Value(frozenset(), flows)
         running = sum(1 for step, _ in self.stack if step is info.node)
         if self.exhausted or len(self.stack) > MAX_DEPTH * 4 or self.call_depth > MAX_DEPTH or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
+        self.called.add(info.node)
         if isinstance(function.bound, Instance | ModelObject) and frame.self_name:
             self._forget_own(frame)
         loaders = frame.loaders[-1] if frame.loaders else frozenset()
@@ -366,6 +376,8 @@ class Calling(Methods):
             return self.evaluate(info.node.body, frame)
         self.run_block(info.node.body, frame)
         result = self.cut(join(frame.results))
+        if frame.results and not self.inside_module(frame):
+            result = self.annotated(result, info.node.returns, info.node, frame)
         self._note_framework_training(info, frame, result)
         for thing in models_in(result):
             self.facts.returned.add((info.node, thing.site))

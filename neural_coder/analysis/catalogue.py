@@ -61,8 +61,9 @@ BUILDERS = (
     Builder("torchvision.models.*", "module", _CONV),
     Builder("timm.create_model", "module", frozenset({"Conv2d", "Linear"})),
     Builder("timm.models.create_model", "module", frozenset({"Conv2d", "Linear"})),
-    Builder("timm.models.load_checkpoint", "nothing"),
-    Builder("timm.models.*.load_checkpoint", "nothing"),
+    Builder("timm.models.*load_checkpoint", "nothing"),
+    Builder("timm.models.*load_state_dict*", "nothing"),
+    Builder("timm.models.*_load", "nothing"),
     Builder("timm.models.*resume_checkpoint", "nothing"),
     Builder("timm.models.*is_model*", "nothing"),
     Builder("timm.models.*list_m*", "nothing"),
@@ -101,6 +102,7 @@ BUILDERS = (
     Builder("pytorch_transformers.*For[A-Z]*", "module", _LINEAR),
     Builder("pytorch_transformers.*Model", "module", _LINEAR),
     Builder("diffusers.*Scheduler*", "nothing"),
+    Builder("diffusers.*SafetyChecker", "module", frozenset({"Conv2d", "Linear", "LayerNorm"})),
     Builder("diffusers.*Pipeline*", "pipeline"),
     Builder("diffusers.AutoPipeline*", "pipeline"),
     Builder("diffusers.*Model", "module", frozenset({"Conv2d", "Linear"})),
@@ -317,6 +319,24 @@ STEP_METHODS = words(
     """
 )
 """Methods of a module in which `self(x)` and `self.part(x)` are calls of a script, not parts of a forward."""
+
+_HOOK_METHODS = re.compile(
+    r"on_(train|validation|test|predict|fit)_\w*(start|end)|(training|validation|test)_epoch_end"
+)
+
+
+def is_step_method(name: str) -> bool:
+    """Whether a trainer calls a method of this name around the forward of its module."""
+    return name in STEP_METHODS or bool(_HOOK_METHODS.fullmatch(name))
+
+
+PARTS = words(
+    """
+    features classifier backbone encoder decoder trunk visual transformer bert text_model vision_model
+    text_encoder image_encoder unet vae layer1 layer2 layer3 layer4
+    """
+)
+"""Attributes of models from libraries that are modules themselves: calling one, too, runs the model."""
 
 MODULE_HOLDERS = {"modules": re.compile(r"speechbrain\.[\w.]*Brain")}
 """Attributes that hold modules from outside the code (configuration files), with the base class that has them."""

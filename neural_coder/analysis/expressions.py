@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.containers import Containers, keys_of
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.syntax import FunctionNode
+from neural_coder.analysis.syntax import FunctionNode, dotted
 from neural_coder.analysis.values import (
     UNKNOWN,
     Constant,
@@ -95,7 +95,9 @@ class Expressions(Containers):
                 self.facts.resolved[node] = thing.name
         if node.attr in _SHAPES:
             return Value(result.things) if result.things else UNKNOWN
-        return self.read(result, frame)
+        # A part of a model that the statement itself builds: `vgg16().features`.
+        is_new = bool(result.things) and result.things <= value.things and not dotted(node)
+        return result if is_new else self.read(result, frame)
 
     def _eval_Call(self, node: ast.Call, frame: Frame) -> Value:
         return self.call(node, frame)

@@ -11,12 +11,15 @@ from pathlib import Path
 from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.frames import Frame
+from neural_coder.analysis.machine import MAX_STEPS
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
 from neural_coder.analysis.values import Function, Thing, all_flows
 
 _RECURSION = 6000
+_RESERVE = 200
+"""Statements that may be run for a function that nothing has called, however much was run before."""
 _SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
 
 
@@ -91,6 +94,8 @@ def _run_alone(machine: Interpreter, node: FunctionNode | ast.Lambda) -> None:
         if evidence is not None and name in _SKIPPED_IN_MODULES and name != "__init__":
             return
         bound = machine.self_of(info.owner)
+    # Where the budget is spent, the function's own statements are still read.
+    machine.steps = min(machine.steps, MAX_STEPS - _RESERVE)
     kept = machine.grad, machine.autocast, machine.stack, machine.model_calls
     machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
     frame = Frame(parsed=info.parsed, parent=info.closure)

@@ -90,9 +90,9 @@ class Libraries(Noting):
         if name in {"float", "int", "round"}:
             return Value(frozenset(), detached(flows, converted=True))
         if name == "enumerate":
-            return of(Many(of(Items((UNKNOWN, item_of(first))))))
+            return of(Many(of(Items((UNKNOWN, self.iterate(first))))))
         if name == "zip":
-            return of(Many(of(Items(tuple(item_of(value) for value in arguments)))))
+            return of(Many(of(Items(tuple(self.iterate(value) for value in arguments)))))
         if name == "next":
             return item_of(first)
         if name == "map" and len(arguments) > 1:

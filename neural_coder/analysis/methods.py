@@ -151,7 +151,10 @@ class Methods(Libraries):
         if name in {"__call__", "forward"}:
             return self.run_model(thing, node, frame, flows)
         member = self.member_of(thing, name)
-        if member is not None and member.things:
+        is_abstract = member is not None and all(
+            isinstance(part, Function) and part.info.is_abstract for part in member.things
+        )
+        if member is not None and member.things and not is_abstract:
             return self._run_member(thing, member, node, arguments, keywords, frame, flows)
         self.note_traits(model, node, name, arguments, keywords)
         if name in catalogue.SELF_METHODS:
@@ -173,7 +176,7 @@ class Methods(Libraries):
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
         methods = catalogue.PIPELINE_METHODS if model.kind == "pipeline" else catalogue.INFERENCE_METHODS
-        if name in methods and self.has_outside_class(model):
+        if (name in methods or name in catalogue.PARTS) and (is_abstract or self.has_outside_class(model)):
             return self.run_model(thing, node, frame, flows)
         return Value(frozenset(), flows)
 

@@ -28,6 +28,7 @@ from neural_coder.analysis.values import (
     Thing,
     Value,
     detached,
+    is_unknown,
     join,
     models_in,
     of,
@@ -213,7 +214,7 @@ class Objects(Machine):
             return of(Outside(catalogue.canonical(f"{thing.name}.{name}")))
         if isinstance(thing, FileModule):
             return self._module_attribute(thing, name)
-        if isinstance(thing, ModelObject) and name == "module":
+        if isinstance(thing, ModelObject) and (name == "module" or self._is_part(thing, name)):
             return self.member_of(thing, name) or of(thing)
         if isinstance(thing, Object):
             return self._object_attribute(thing, name)
@@ -227,6 +228,10 @@ class Objects(Machine):
             else:
                 results.append(of(part, flows=member.flows))
         return join(results) if results else member
+
+    def _is_part(self, thing: ModelObject, name: str) -> bool:
+        model = self.facts.model(thing)
+        return name in catalogue.PARTS and model.evidence.known_by in {"catalogue", "import"} and not model.classes
 
     def from_star_files(self, name: str, frame: Frame) -> Value | None:
         """A name that a file may have by `from module import *`, from modules that have not been run yet."""
@@ -376,6 +381,18 @@ class Objects(Machine):
             return self._of_type(self.evaluate(annotation, frame), site, frame.parsed)
         return join([self.from_annotation(part, frame, name, site) for part in parts])
 
+    def annotated(self, value: Value, annotation: ast.expr | None, site: ast.AST, frame: Frame) -> Value:
+        """A value that nothing else is known about is what its annotation says; a model that it says is built here."""
+        if annotation is None or not is_unknown(value):
+            return value
+        known = self.from_annotation(annotation, frame, "", site)
+        for thing in known.things:
+            if isinstance(thing, ModelObject):
+                model = self.facts.model(thing)
+                model.placeholder, model.library = False, model.library or "project"
+                self.fresh[-1].add(thing.site)
+        return with_flows(known, value.flows) if known.things else value
+
     def _of_type(self, value: Value, site: ast.AST, parsed: Parsed) -> Value:
         found = []
         for thing in value.things:
@@ -397,4 +414,6 @@ class Objects(Machine):
                     found.append(of(Object("optimizer")))
                 elif catalogue.LOADERS.fullmatch(thing.name):
                     found.append(of(Object("loader")))
+                elif catalogue.TRAINERS.fullmatch(thing.name):
+                    found.append(of(Object("trainer")))
         return join(found)

@@ -75,7 +75,8 @@ class Statements(Calling):
 
     def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
-            self.assign(node.target, self.evaluate(node.value, frame), frame, node, node.value)
+            value = self.annotated(self.evaluate(node.value, frame), node.annotation, node.value, frame)
+            self.assign(node.target, value, frame, node, node.value)
         elif isinstance(node.target, ast.Name):
             value = self.from_annotation(node.annotation, frame, node.target.id, node)
             if value is not UNKNOWN:

@@ -211,6 +211,18 @@ def _syntax_message(source: Source, error: SyntaxError) -> str:
     return f"{source.path}:{line}:{column}: {error.msg}\n{text}\n{caret}"
 
 
+def is_stub(node: FunctionNode) -> bool:
+    """Whether a function has no body but a docstring, `pass`, `...` or an error that says so."""
+    for statement in node.body:
+        match statement:
+            case ast.Pass() | ast.Expr(value=ast.Constant()):
+                continue
+            case ast.Raise(exc=ast.Name(id=name) | ast.Call(func=ast.Name(id=name))) if name.startswith("NotImpl"):
+                continue
+        return False
+    return True
+
+
 def has_suspension(node: ast.AST) -> str:
     """`yields` or `awaits` when running the node may suspend its function, else an empty text."""
     for child in (node, *walk_scope(node)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from neural_coder.analysis.syntax import FunctionNode, Parsed
+from neural_coder.analysis.syntax import FunctionNode, Parsed, is_stub
 
 if TYPE_CHECKING:
     from neural_coder.analysis.frames import Frame
@@ -89,6 +89,11 @@ class FunctionInfo:
     """What its decorators do to gradients."""
     autocast: bool = False
     is_context: bool = False
+
+    @property
+    def is_abstract(self) -> bool:
+        """A method without a body, which subclasses write."""
+        return self.owner is not None and not isinstance(self.node, ast.Lambda) and is_stub(self.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +361,11 @@ def iterated(value: Value) -> Value:
         else:
             found.append(item_of(of(thing)))
     return with_flows(join(found), value.flows)
+
+
+def is_unknown(value: Value) -> bool:
+    """Whether nothing is known about a value but that it may be None."""
+    return all(isinstance(thing, Constant) and thing.value is None for thing in value.things)
 
 
 def constant(value: Value) -> object:

@@ -264,3 +264,11 @@ def test_every_span_of_this_file_is_that_of_its_node() -> None:
     for node in ast.walk(parsed.tree):
         if isinstance(node, ast.Call):
             assert parsed.text(node) == ast.get_source_segment(source.text, node)
+
+
+def test_functions_are_read_even_when_the_budget_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("machine", "interpreter"):
+        monkeypatch.setattr(f"neural_coder.analysis.{module}.MAX_STEPS", 8)
+    code = "y = x + 1\n" * 20 + "def predict(x):\n    return model(x)\npredict(x)\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert [call.callee for call in facts.inference] == ["model"]
