@@ -14,6 +14,7 @@ from neural_coder.analysis.syntax import dotted, named
 from neural_coder.analysis.usage import looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
+    FileModule,
     Instance,
     ModelObject,
     Object,
@@ -78,7 +79,7 @@ class Bindings(Objects):
         fresh = self.fresh_models(value, frame)
         if fresh:
             self.note_binding(bound, fresh)
-        else:
+        elif not self._note_taken(bound, value, frame):
             self._note_alias(bound, value, frame)
         for item, models in self.items_bound(bound, value, frame):
             self.note_binding(item, models)
@@ -101,6 +102,18 @@ class Bindings(Objects):
         self, bound: Binding, value: Value, frame: Frame
     ) -> Iterator[tuple[Binding, frozenset[ModelObject]]]:
         """The models that a statement binds as items of a container or as fields of an object."""
+
+    def _note_taken(self, bound: Binding, value: Value, frame: Frame) -> bool:
+        """`decoder = parts.decoder`: a model that another file of the project builds gets a name here."""
+        source = bound.value
+        if not isinstance(source, ast.Attribute) or not isinstance(bound.target, ast.Name):
+            return False
+        if not any(isinstance(thing, FileModule) for thing in self.evaluate(source.value, frame).things):
+            return False
+        models = [thing for thing in models_in(value, 0) if not self._is_foreign(thing)]
+        if models:
+            self.note_binding(bound, models)
+        return bool(models)
 
     def _note_alias(self, bound: Binding, value: Value, frame: Frame) -> None:
         """`self.model = model` counts where the model was built right in the call that passed it."""

@@ -13,6 +13,20 @@ _LOOKS = catalogue.words(
     print summary len isinstance hasattr type id info debug str repr
     """
 )
+_PREPARES = catalogue.words(
+    """
+    load init freeze restore resume prune fuse quantize convert prepare reload initialize initialise
+    """
+)
+_RUNS = catalogue.words(
+    """
+    train fit test eval evaluate validate run predict infer inference generate sample forward main demo launch start
+    loop epoch step serve detect process call apply benchmark measure export spawn
+    """
+)
+"""Words in names of functions that run a model that they get."""
+_FINISHING = catalogue.SELF_METHODS | {"load_state_dict", "fuse", "compile"}
+_CONDITIONAL = (ast.Lambda, ast.IfExp, ast.BoolOp, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -44,7 +58,10 @@ class _Search:
             return self.name, None, "it is bound in the header of a compound statement"
         if self._is_factory():
             return self.name, None, _RETURNED
+        if self._is_taken_over():
+            return self.name, None, "another file takes it over; it is ready there"
         ready, current = self.start, self.start
+        is_bound, was_passed = True, False
         while True:
             block, index = self.parsed.block(current)
             for statement in block[index + 1 :]:
@@ -53,11 +70,14 @@ class _Search:
                     return self.name, None, _RETURNED
                 if step == "used":
                     return self.name, ready, ""
-                if step == "prepares":
+                is_bound = is_bound or reads_surely(statement, self.name)
+                was_passed = was_passed or step == "passed"
+                if is_bound and step and (not was_passed or self._finishes(statement)):
                     ready = statement
             outer = self._surrounding(current)
             if outer is None:
                 return self.name, ready, ""
+            is_bound = is_bound and self._always_binds(outer)
             current = outer
 
     def _never_called(self) -> str:
@@ -80,20 +100,28 @@ class _Search:
             for other in self.facts.bindings.values()
         )
 
+    def _is_taken_over(self) -> bool:
+        """Whether the script gives a name of its own to what another file builds: `decoder = parts.decoder`."""
+        here = [site for site in self.sites if self.facts.models[site].parsed is self.parsed]
+        return self.function is None and any(
+            other.parsed is not self.parsed and not other.borrowed and not other.sites.isdisjoint(here)
+            for other in self.facts.bindings.values()
+        )
+
     def _surrounding(self, statement: ast.stmt) -> ast.stmt | None:
-        """The compound statement around a block, when the name is bound behind it whatever happened inside."""
+        """The compound statement around a block that runs at most once."""
         parent = self.parsed.parents.get(statement)
-        if isinstance(parent, ast.ExceptHandler | ast.match_case):
-            return None
-        if isinstance(parent, ast.With | ast.AsyncWith):
+        if isinstance(parent, ast.With | ast.AsyncWith | ast.If):
             return parent
-        if isinstance(parent, ast.If) and self._all_branches_bind(parent):
-            return parent
-        if isinstance(parent, ast.Try) and all(
-            _leaves(handler.body) or self._binds(handler.body) for handler in parent.handlers
-        ):
-            return parent
-        return None
+        return parent if isinstance(parent, ast.Try) and statement in (*parent.body, *parent.orelse) else None
+
+    def _always_binds(self, statement: ast.stmt) -> bool:
+        """Whether the name is bound behind a compound statement, whatever happened inside."""
+        if isinstance(statement, ast.If):
+            return self._all_branches_bind(statement)
+        if isinstance(statement, ast.Try):
+            return all(_leaves(handler.body) or self._binds(handler.body) for handler in statement.handlers)
+        return True
 
     def _all_branches_bind(self, node: ast.If) -> bool:
         return all(_leaves(block) or self._binds(block) for block in (node.body, node.orelse))
@@ -105,11 +133,12 @@ class _Search:
             if isinstance(statement, ast.With) and self._binds(statement.body):
                 return True
             if self.name in _targets(statement):
-                return True
+                # None stands for "no model": what is done with one must not be done with that.
+                return not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant))
         return False
 
     def _step(self, statement: ast.stmt) -> str:
-        """What a later statement is to the model: `prepares`, `used`, `returned`, or nothing (empty text)."""
+        """What a later statement is to the model: `prepares`, `passed`, `used`, `returned`, or nothing (empty text)."""
         if self.index and self.index in _targets(statement):
             return "used"
         if self._goes_over_container(statement):
@@ -187,8 +216,10 @@ class _Search:
                 verdict = verdict if _only_reads(node.func.attr) else "prepares"
             elif self._is_argument(node):
                 if not self._prepares(node, statement, rebound):
-                    return "used"
-                if not _is_look(node):
+                    if not self._may_only_read(node, statement):
+                        return "used"
+                    verdict = verdict or "passed"
+                elif not _is_look(node):
                     verdict = "prepares"
         if isinstance(statement, ast.For) and dotted_root_is(statement.iter, self.name):
             verdict = "prepares"
@@ -202,34 +233,61 @@ class _Search:
         """Whether a call that gets the model only prepares (or looks at) it."""
         if _is_look(call) or rebound:
             return True
-        if self._in_init():
-            return True
-        # A bare call of a function of the project, which we followed and which did not run the model.
-        return isinstance(statement, ast.Expr | ast.If) and self._is_bare(call) and self._is_known_function(call)
+        return self._in_init() or (
+            isinstance(statement, ast.Expr | ast.If | ast.Assign) and self._is_known_function(call)
+        )
+
+    def _may_only_read(self, call: ast.Call, statement: ast.stmt) -> bool:
+        """Whether a function that gets the model may well do so for its shapes or its parameters alone.
+
+        Objects keep what they get, and functions that train, test or serve run it: behind those it is too late.
+        """
+        last = dotted(call.func).rpartition(".")[2]
+        words = set(last.lower().split("_"))
+        return bool(last) and last.islower() and not words & _RUNS and not isinstance(statement, _LOOPS)
+
+    def _finishes(self, statement: ast.stmt) -> bool:
+        """Whether a statement certainly changes what a model computes, or where: then it is not in use before."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.stmt) and self.name in _targets(node):
+                return True
+            if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+                if dotted_root_is(node, self.name):
+                    return True
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FINISHING:
+                if dotted_root_is(node.func.value, self.name):
+                    return True
+            elif isinstance(node, ast.Call) and self._is_argument(node) and self._is_known_function(node):
+                return True
+        return False
 
     def _in_init(self) -> bool:
         return self.name.startswith("self.") and self.function is not None and self.function.name == "__init__"
 
-    def _is_bare(self, call: ast.Call) -> bool:
-        return isinstance(self.parsed.parents.get(call), ast.Expr)
-
     def _is_known_function(self, call: ast.Call) -> bool:
-        words = dotted(call.func).rpartition(".")[2].lower()
-        return any(
-            word in words
-            for word in (
-                "load",
-                "init",
-                "freeze",
-                "restore",
-                "resume",
-                "prune",
-                "fuse",
-                "quantize",
-                "convert",
-                "prepare",
-            )
-        )
+        """Whether a call stands by itself, or gives what it loaded, and its name says that it prepares a model."""
+        words = set(dotted(call.func).rpartition(".")[2].lower().split("_"))
+        alone = isinstance(self.parsed.parents.get(call), ast.Expr | ast.Assign)
+        return alone and bool(words & _PREPARES)
+
+
+def reads_surely(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement, whenever it runs, needs an attribute of the named object: it is bound, and not None."""
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and named(node.value) == name:
+            return True
+        if isinstance(node, ast.stmt):
+            waiting.extend(child for child in _header(node) if isinstance(child, ast.expr | ast.withitem))
+        elif not isinstance(node, _CONDITIONAL):
+            waiting.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def _header(statement: ast.stmt) -> list[ast.AST]:
+    """The expressions of a statement that run first; not those of its blocks."""
+    return [] if isinstance(statement, (*_DEFINITIONS, ast.While)) else list(ast.iter_child_nodes(statement))
 
 
 def _parts_of(name: str) -> tuple[str, str]:

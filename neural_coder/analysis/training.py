@@ -22,10 +22,19 @@ def assume_lost_training(facts: Facts) -> None:
             continue
         region = _loop_or_function(backward.parsed, backward.node)
         for call in facts.forwards.values():
-            if call.grad and call.parsed is backward.parsed and _loop_or_function(call.parsed, call.node) is region:
+            if call.grad and call.parsed is backward.parsed and _comes_before(call, backward, region):
                 call.training = True
                 backward.forwards.add(call.node)
                 facts.mark_trained(call.models)
+
+
+def _comes_before(call: ForwardCall, backward: BackwardCall, region: ast.AST) -> bool:
+    """Whether a forward stands in a region, in front of a backward; in inner loops, too (a loop over layers, say)."""
+    if _loop_or_function(call.parsed, call.node) is region:
+        return True
+    before = (call.node.lineno, call.node.col_offset) < (backward.node.lineno, backward.node.col_offset)
+    inner = call.parsed.function(call.node) is backward.parsed.function(backward.node)
+    return before and inner and region in call.parsed.ancestors(call.node)
 
 
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:
