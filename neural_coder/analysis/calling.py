@@ -229,6 +229,8 @@ class Calling(Methods):
         if model is None:
             model = BuiltModel(node, frame.parsed, evidence, self.qualified(info), "project", layers_known=True)
             self.facts.models[node] = model
+        elif info not in model.classes:
+            model.qualified_name = "?"
         model.classes.add(info)
         self.fresh[-1].add(node)
         thing = ModelObject(node)

@@ -24,6 +24,7 @@ from neural_coder.analysis.values import (
     ModelObject,
     Object,
     Outside,
+    Partial,
     Super,
     Thing,
     Value,
@@ -268,7 +269,7 @@ class Objects(Machine):
         parts = [
             value
             for name, value in names.items()
-            if not name.startswith("_") and any(isinstance(part, Class | Function) for part in value.things)
+            if not name.startswith("_") and any(isinstance(part, Class | Function | Partial) for part in value.things)
         ]
         return of(Many(join(parts))) if 0 < len(parts) <= _MAX_CANDIDATES else UNKNOWN
 

@@ -143,8 +143,10 @@ def _forward_and_loss(facts: Facts, backward: BackwardCall, forwards: list[Forwa
     parsed = _file_of(facts, backward, forwards, next(iter(functions)))
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
-    firsts = {first for _, first, _ in pairs}
-    lasts = {last for _, _, last in pairs}
+    ways = {(first, last) for _, first, last in pairs}
+    ways = {way for way in ways if not _crosses_backward(facts, parsed, *way)} or ways
+    firsts = {first for first, _ in ways}
+    lasts = {last for _, last in ways}
     return _range(facts, parsed, firsts, lasts)
 
 
@@ -163,6 +165,14 @@ def _meeting(left: set[Stack], right: set[Stack]) -> tuple[ast.AST, ast.stmt, as
                 shared = one[same - 1]
                 best = (same, (shared[0], shared[1], shared[1]))
     return best[1] if best else None
+
+
+def _crosses_backward(facts: Facts, parsed: Parsed, first: ast.stmt, last: ast.stmt) -> bool:
+    """Whether another backward stands between a forward and a backward: the forward belongs to that one's step."""
+    block, positions = _common_block(parsed, {first, last})
+    if block is None:
+        return False
+    return any(_holds_backward(facts, statement) for statement in block[positions[first] : positions[last]])
 
 
 def _file_of(facts: Facts, backward: BackwardCall, forwards: list[ForwardCall], function: ast.AST) -> Parsed | None:

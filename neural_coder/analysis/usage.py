@@ -19,12 +19,15 @@ _MODEL_NAME = re.compile(
     r"actor|critic|policy|classifier|resnet\w*|bert|gpt2?|lstm|cnn|mlp|ddp|ema|encoder|decoder|G|D)(_|\d|$)"
 )
 
+_NO_MODEL_NAME = re.compile(r"(^|_)(cls|class|type|name|fn|func|factory|builder|kwargs|args|config|cfg|path)s?$")
+"""Endings of names such as `net_cls` and `model_fn`: what is called there gives a model, and is none."""
 _CALLED = "()"
 
 
 def named_like_model(name: str) -> bool:
     """Whether a name is one that people give to models."""
-    return bool(_MODEL_NAME.search(name.rpartition(".")[2]))
+    last = name.rpartition(".")[2]
+    return bool(_MODEL_NAME.search(last)) and not _NO_MODEL_NAME.search(last)
 
 
 def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed) -> int:

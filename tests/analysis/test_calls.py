@@ -272,3 +272,28 @@ def test_functions_are_read_even_when_the_budget_is_spent(tmp_path: Path, monkey
     code = "y = x + 1\n" * 20 + "def predict(x):\n    return model(x)\npredict(x)\n"
     facts, _ = facts_of(code, tmp_path)
     assert [call.callee for call in facts.inference] == ["model"]
+
+
+def test_a_forward_of_the_step_before_does_not_widen_the_run(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        """
+        opt = torch.optim.SGD(model.parameters(), 0.1)
+        scale = 0
+        for i in range(3):
+            real = model(x * scale)
+            scale = scale + real
+            real.sum().backward()
+            if i > 1:
+                again = model(x * scale)
+                loss = again.sum()
+                loss.backward()
+        """,
+        tmp_path,
+    )
+    assert text_at(text, facts.steps[1].forward_and_loss) == "again = model(x * scale)\n        loss = again.sum()"
+
+
+def test_a_name_that_means_one_of_several_classes_has_no_qualified_name(tmp_path: Path) -> None:
+    code = "class A(nn.Linear):\n    pass\nclass B(nn.Linear):\n    pass\nC = A if x.sum() > 1 else B\nnet = C(1, 1)\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert [each.qualified_name for each in facts.models if each.name == "net"] == [""]
