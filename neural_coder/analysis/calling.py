@@ -308,6 +308,8 @@ class Calling(Methods):
         for outer in self.layer_sets[-1:]:
             outer |= known.layers
         self.fresh[-1].update(known.fresh)
+        if known.changed and node is not None:
+            self.give_back(function, known.changed, node, frame)
         return self._seen_by_caller(known, node, frame) if node is not None else known.value
 
     def _seen_by_caller(self, known: Outcome, node: ast.Call, frame: Frame) -> Value:
@@ -371,7 +373,8 @@ class Calling(Methods):
             self.grad, self.autocast = kept[2:]
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward, self.ran_backward = kept[:2]
-        return Outcome(value, forward, backward, frozenset(layers), frozenset(fresh), self.heap_version)
+        changed = tuple((name, frame.names[name]) for name in sorted(frame.changed & frame.names.keys()))
+        return Outcome(value, forward, backward, frozenset(layers), frozenset(fresh), self.heap_version, changed)
 
     def _run_body(self, info: FunctionInfo, frame: Frame) -> Value:
         if isinstance(info.node, ast.Lambda):
@@ -432,6 +435,7 @@ class Calling(Methods):
             if not known.things and self._parameter_is_model(frame, info, parameter):
                 value = with_flows(of(self.placeholder(parameter, frame.parsed, "a parameter")), value.flows)
         frame.names[parameter.arg] = value
+        frame.parameters.add(parameter.arg)
 
     def _parameter_is_model(self, frame: Frame, info: FunctionInfo, parameter: ast.arg) -> bool:
         """Whether a parameter that nothing is passed to is used as a model."""

@@ -191,6 +191,9 @@ LAYERS = words(
 )
 """Layers of `torch.nn` that have parameters."""
 
+UNKNOWN_LAYER = "?"
+"""Stands for parameters of a project's own that are used by functions of `torch.nn.functional`."""
+
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
 
 IMPLIED_LAYERS = {

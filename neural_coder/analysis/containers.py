@@ -16,6 +16,7 @@ from neural_coder.analysis.values import (
     ClassInfo,
     Constant,
     Fields,
+    Function,
     Instance,
     Items,
     Many,
@@ -223,6 +224,19 @@ class Containers(Bindings):
         if dicts and isinstance(container, ast.Name | ast.Attribute):
             self._rebind(container, join([self.evaluate(container, frame), *dicts]), frame)
 
+    def give_back(
+        self, function: Function, changed: tuple[tuple[str, Value], ...], node: ast.Call, frame: Frame
+    ) -> None:
+        """What a function put into what it was given is there for its caller, too."""
+        parameters = [item.arg for item in (*function.info.node.args.posonlyargs, *function.info.node.args.args)]
+        first = 1 if function.bound is not None and function.info.kind != "static" else 0
+        given = dict(zip(parameters[first:], node.args, strict=False))
+        given.update({keyword.arg: keyword.value for keyword in node.keywords if keyword.arg})
+        for name, value in changed:
+            argument = given.get(name)
+            if isinstance(argument, ast.Name | ast.Attribute):
+                self._rebind(argument, join((self.evaluate(argument, frame), value)), frame)
+
     def add_flows(self, node: ast.expr, flows: Iterable[object], frame: Frame) -> None:
         """Something flowed into the object behind a name."""
         wanted = frozenset(flows)
@@ -235,6 +249,8 @@ class Containers(Bindings):
             holder: Frame | None = frame.outer.get(node.id, frame)
             while holder is not None and node.id not in holder.names:
                 holder = holder.parent
+            if holder is not None and node.id in holder.parameters:
+                holder.changed.add(node.id)
             if holder is not None and holder.names[node.id] != value:
                 holder.names[node.id] = value
                 self.heap_version += holder.captured or holder.parent is None

@@ -239,6 +239,7 @@ class Expressions(Containers):
         elif isinstance(target, ast.Name):
             value = self.bound_value(target, value, frame, statement, source)
             holder = frame.outer.get(target.id, frame)
+            holder.parameters.discard(target.id)
             if (holder.captured or holder.parent is None) and holder.names.get(target.id) != value:
                 self.heap_version += 1
             holder.names[target.id] = value

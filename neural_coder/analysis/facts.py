@@ -38,6 +38,8 @@ class BuiltModel:
     """A single layer or container of `torch.nn`."""
     consumed: bool = False
     """It became part of another module."""
+    parts: set[ast.AST] = field(default_factory=set)
+    """The models that became parts of it."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
     origin: BuiltModel | None = None
@@ -161,12 +163,21 @@ class Facts:
 
     def mark_trained(self, sites: Iterable[ast.AST]) -> None:
         """Note that models are trained."""
-        for site in sites:
-            for model in self.models[site].family():
-                model.trained = True
+        for model in self._with_parts(sites):
+            model.trained = True
 
     def mark_inferred(self, sites: Iterable[ast.AST]) -> None:
         """Note that models are run outside of training."""
-        for site in sites:
-            for model in self.models[site].family():
-                model.inferred = True
+        for model in self._with_parts(sites):
+            model.inferred = True
+
+    def _with_parts(self, sites: Iterable[ast.AST]) -> set[BuiltModel]:
+        """Models, what they are other views of, and what they consist of."""
+        found: set[BuiltModel] = set()
+        waiting = list(sites)
+        while waiting:
+            for model in self.models[waiting.pop()].family():
+                if model not in found:
+                    found.add(model)
+                    waiting.extend(model.parts)
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Literal
 
 from neural_coder.analysis import catalogue
@@ -35,6 +36,8 @@ from neural_coder.analysis.values import (
 from neural_coder.records import Evidence
 
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
+_FUNCTIONAL = re.compile(r"\.(conv(_transpose)?[123]d|linear)\(")
+"""`F.conv2d(x, self.weight)`: a module without layers of `torch.nn` may still be a convolution."""
 _NO_FLOW = frozenset(
     {"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"}
 )
@@ -252,6 +255,8 @@ class Libraries(Noting):
         if catalogue.is_loss(name):
             return of(Object("loss"))
         layer = catalogue.torch_layer(name)
+        if name == "torch.nn.Parameter" and self.layer_sets and _FUNCTIONAL.search(frame.parsed.source.text):
+            self.layer_sets[-1].add(catalogue.UNKNOWN_LAYER)
         if not layer:
             return of(Object("other")) if not name.startswith("torch.nn.utils") else None
         model = self.facts.models.get(node)
@@ -263,6 +268,7 @@ class Libraries(Noting):
             model.layers |= {layer} | catalogue.IMPLIED_LAYERS.get(layer, set())
         for value in everything:
             self.adopt(of(ModelObject(node)), value)
+            model.layers_known = model.layers_known and (layer not in catalogue.CONTAINERS or bool(value.things))
         for outer in self.layer_sets[-1:]:
             outer |= model.layers
         self.fresh[-1].add(node)

@@ -31,6 +31,8 @@ class Outcome:
     layers: frozenset[str]
     fresh: frozenset[ast.AST]
     heap_version: int
+    changed: tuple[tuple[str, Value], ...]
+    """Parameters into which something was put, and what they hold then."""
 
 
 class Machine(ABC):

@@ -159,6 +159,8 @@ class Methods(Libraries):
         self.note_traits(model, node, name, arguments, keywords)
         if name in catalogue.SELF_METHODS:
             return of(thing)
+        if name in {"children", "modules"}:
+            return of(Many(of(thing)))
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
             return UNKNOWN

@@ -66,12 +66,16 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
         kind=first.kind,
         ready=parsed.span(ready) if ready is not None else None,
         why_not_ready=why,
-        layers=layers if layers or all(model.layers_known for model in built) else None,
+        layers=layers if _are_known(layers, built) else None,
         trained=any(model.trained for model in built),
         inferred=any(model.inferred for model in built),
         traits=traits,
         evidence=_evidence(binding, first),
     )
+
+
+def _are_known(layers: frozenset[str], built: list[BuiltModel]) -> bool:
+    return catalogue.UNKNOWN_LAYER not in layers and (bool(layers) or all(model.layers_known for model in built))
 
 
 def _evidence(binding: Binding, model: BuiltModel) -> Evidence:

@@ -316,6 +316,7 @@ class Objects(Machine):
                     inner = self.facts.model(part)
                     if inner is not outer:
                         inner.consumed = True
+                        outer.parts.add(part.site)
                         outer.layers |= inner.layers
 
     def cut(self, value: Value) -> Value:

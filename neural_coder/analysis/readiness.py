@@ -48,7 +48,7 @@ class _Search:
         self.name = binding.name
         self.start = binding.statement
         self.container, self.index = _parts_of(binding.name)
-        self.why_not = binding.why_not_ready or self._never_called()
+        self.why_not = binding.why_not_ready or self._never_called() or self._runs_inside()
         self.function: FunctionNode | None = self.parsed.function(binding.statement)
 
     def run(self) -> tuple[str, ast.stmt | None, str]:
@@ -85,6 +85,20 @@ class _Search:
         if names and names <= {"torch.nn.ModuleList", "torch.nn.ModuleDict"}:
             return "it is a container of modules, which is never called itself"
         return ""
+
+    def _runs_inside(self) -> str:
+        """Whether the model only runs as a part of another one that is called as a whole, in words."""
+        facts = self.facts
+        called = {site for call in facts.forwards.values() for site in call.models}
+        outers = {model.site for model in facts.models.values() if not model.parts.isdisjoint(self.sites)}
+        if not outers or self.sites & called or not outers & called:
+            return ""
+        names = {binding.name for binding in facts.bindings.values() if not outers.isdisjoint(binding.sites)}
+        whole = all(
+            named(call.node.func) in names for call in facts.forwards.values() if not outers.isdisjoint(call.models)
+        )
+        other = min(names - {self.name}, default="what wraps it")
+        return f"it runs as a part of {other}" if whole and names else ""
 
     def _is_factory(self) -> bool:
         """Whether the function returns the model, and what it returns is bound elsewhere."""
@@ -149,7 +163,7 @@ class _Search:
             # In a dict it has no name outside; before the return it still has its own.
             in_dict = isinstance(statement.value, ast.Dict)
             return "returned" if not self._uses(statement) and not in_dict else "used"
-        if self._uses(statement):
+        if self._uses(statement) or self._becomes_part(statement):
             return "used"
         alias = self._alias(statement)
         if alias:
@@ -194,6 +208,13 @@ class _Search:
                 if dotted(right) == self.name and dotted(left).startswith("self."):
                     return dotted(left)
         return ""
+
+    def _becomes_part(self, statement: ast.stmt) -> bool:
+        """`model = Wrapper(model)`: the name comes to mean another model, which holds the old one."""
+        other = self.facts.bindings.get((statement, self.name))
+        return other is not None and any(
+            not self.sites.isdisjoint(self.facts.models[site].parts) for site in other.sites
+        )
 
     def _rebinds_elsewhere(self, statement: ast.stmt) -> bool:
         """The name comes to mean another thing that is built without the old one."""

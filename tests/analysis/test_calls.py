@@ -297,3 +297,44 @@ def test_a_name_that_means_one_of_several_classes_has_no_qualified_name(tmp_path
     code = "class A(nn.Linear):\n    pass\nclass B(nn.Linear):\n    pass\nC = A if x.sum() > 1 else B\nnet = C(1, 1)\n"
     facts, _ = facts_of(code, tmp_path)
     assert [each.qualified_name for each in facts.models if each.name == "net"] == [""]
+
+
+def test_the_parts_of_a_trained_model_are_trained(tmp_path: Path) -> None:
+    code = """
+        class Part(nn.Linear):
+            pass
+        class Whole(nn.Module):
+            def __init__(self, part):
+                super().__init__()
+                self.part = part
+            def forward(self, x):
+                return self.part(x)
+        part = Part(2, 2)
+        whole = Whole(part)
+        whole(x).sum().backward()
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert {each.name: each.trained for each in facts.models} == {"model": False, "part": True, "whole": True}
+
+
+def test_the_layers_of_a_model_that_is_built_from_parts_are_those_of_the_parts(tmp_path: Path) -> None:
+    code = """
+        from torchvision import models
+        full = models.resnet18()
+        body = nn.Sequential(*list(full.children())[:-1])
+        rest = nn.Sequential(*missing)
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(3, 3, 3, 3))
+            def forward(self, x):
+                return nn.functional.conv2d(x, self.weight)
+        own = Own()
+        body(x), rest(x), own(x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    layers = {each.name: each.layers for each in facts.models}
+    assert "Conv2d" in (layers["body"] or ())
+    assert layers["rest"] is None
+    assert layers["own"] is None
+    assert {each.name for each in facts.models if each.inferred} == {"full", "body", "rest", "own"}
