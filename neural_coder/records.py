@@ -119,6 +119,8 @@ class Call:
     """The result is used by a training step (a teacher's output, say): it must stay a normal tensor."""
     reaches_numpy: bool = False
     """The result flows (in this function) into `.numpy()` or a NumPy call, which know no bfloat16."""
+    reaches_cross_entropy: bool = False
+    """The result goes, outside of autocast, to a binary cross-entropy, which takes no mixture of precisions."""
     changed_in_place: bool = False
     """The result is changed in place where gradients are on (`features /= features.norm()`): inference tensors forbid
     that."""

@@ -135,6 +135,8 @@ class Calling(Methods):
             case Partial():
                 merged = {**dict(thing.keywords), **keywords}
                 return self.call_value(thing.function, [*thing.arguments, *arguments], merged, node, frame)
+            case Object(kind="loss", site=ast.AST()):
+                self.note_cross_entropy(flows)
             case Instance():
                 method = self.member_of(thing, "__call__")
                 if method is not None:

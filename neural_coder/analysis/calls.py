@@ -75,6 +75,7 @@ def record_of(facts: Facts, call: ForwardCall) -> Call:
         autocast=call.autocast or _under_autocast(facts, parsed, node),
         feeds_training=call.feeds_training,
         reaches_numpy=call.reaches_numpy,
+        reaches_cross_entropy=call.reaches_cross_entropy,
         changed_in_place=call.changed_in_place,
         loader=_loader_name(facts, call),
         evidence=call.evidence,

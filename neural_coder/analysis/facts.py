@@ -89,6 +89,7 @@ class ForwardCall:
     training: bool = False
     feeds_training: bool = False
     reaches_numpy: bool = False
+    reaches_cross_entropy: bool = False
     changed_in_place: bool = False
     autocast: bool = True
     grad: bool = False

@@ -38,6 +38,9 @@ from neural_coder.records import Evidence
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
 _FUNCTIONAL = re.compile(r"\.(conv(_transpose)?[123]d|linear)\(")
 """`F.conv2d(x, self.weight)`: a module without layers of `torch.nn` may still be a convolution."""
+_TAKE_ARRAYS = frozenset({"numpy", "cv2", "PIL", "matplotlib", "scipy", "skimage", "sklearn", "pandas", "imageio"})
+_GIVES_ARRAY = re.compile(r"(2|_to_|^to_)(np|numpy|array|img|im|image|pil)$", re.IGNORECASE)
+"""Names of functions that make arrays and pictures of tensors: `tensor2img`."""
 _NO_FLOW = frozenset(
     {"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"}
 )
@@ -65,9 +68,12 @@ class Libraries(Noting):
             known = self._call_library(name, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.startswith("numpy."):
+        if name.partition(".")[0] in _TAKE_ARRAYS or _GIVES_ARRAY.search(name):
             self.note_numpy(flows)
+        if name.startswith("numpy."):
             return Value(frozenset(), detached(flows, converted=True))
+        if name == "torch.nn.functional.binary_cross_entropy":
+            self.note_cross_entropy(flows)
         known = self._call_standard(name, arguments, keywords, node, frame)
         if known is not None:
             return known
@@ -253,7 +259,7 @@ class Libraries(Noting):
 
     def _torch_nn(self, name: str, everything: list[Value], node: ast.Call, frame: Frame) -> Value | None:
         if catalogue.is_loss(name):
-            return of(Object("loss"))
+            return of(Object("loss", node if name == "torch.nn.BCELoss" else None))
         layer = catalogue.torch_layer(name)
         if name == "torch.nn.Parameter" and self.layer_sets and _FUNCTIONAL.search(frame.parsed.source.text):
             self.layer_sets[-1].add(catalogue.UNKNOWN_LAYER)

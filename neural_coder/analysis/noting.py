@@ -90,6 +90,12 @@ class Noting(Expressions):
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].reaches_numpy = True
 
+    def note_cross_entropy(self, flows: frozenset[Flow]) -> None:
+        """Values go to a binary cross-entropy, which outside of autocast wants them in the target's precision."""
+        for flow in flows if not self.autocast else ():
+            if not flow.converted and flow.call in self.facts.forwards:
+                self.facts.forwards[flow.call].reaches_cross_entropy = True
+
     def note_change_in_place(self, flows: frozenset[Flow]) -> None:
         """Values are changed in place; where gradients are off, that may well be in the same block as the call."""
         for flow in flows if self.grad else ():

@@ -338,3 +338,22 @@ def test_the_layers_of_a_model_that_is_built_from_parts_are_those_of_the_parts(t
     assert layers["rest"] is None
     assert layers["own"] is None
     assert {each.name for each in facts.models if each.inferred} == {"full", "body", "rest", "own"}
+
+
+def test_results_that_become_pictures_or_meet_a_binary_cross_entropy_are_told(tmp_path: Path) -> None:
+    code = """
+        import cv2
+        from somewhere import tensor2img
+        from torch.nn import functional as F
+        criterion = nn.BCELoss()
+        tensor2img(model(x))
+        cv2.imwrite("a.png", model(x))
+        criterion(model(x), x)
+        F.binary_cross_entropy(model(x), x)
+        nn.MSELoss()(model(x), x)
+        with torch.autocast("cpu"):
+            F.binary_cross_entropy(model(x), x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert [call.reaches_numpy for call in facts.inference] == [True, True, False, False, False, False]
+    assert [call.reaches_cross_entropy for call in facts.inference] == [False, False, True, True, False, False]
