@@ -86,7 +86,7 @@ class Model:
     """An inference call of the project uses it."""
     traits: frozenset[str] = frozenset()
     """What the script itself already does with it: any of `eval`, `train`, `compile`, `channels_last`, `bfloat16`,
-    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`."""
+    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`, `export`."""
     evidence: Evidence
 
 

@@ -260,6 +260,17 @@ WRAPPERS: dict[str, str] = {
 }
 """Functions and classes that take a model and give it back, changed or wrapped; and the trait that this leaves."""
 
+EXPORTS = frozenset(
+    {
+        "torch.onnx.export",
+        "torch.onnx.dynamo_export",
+        "torch.onnx.utils.export",
+        "torch.export.export",
+        "torch2trt.torch2trt",
+    }
+)
+"""Functions that write a model, or what it computes, for another engine."""
+
 METHOD_TRAITS = {
     "eval": "eval",
     "train": "train",

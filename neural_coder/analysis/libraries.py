@@ -62,6 +62,9 @@ class Libraries(Noting):
         name = catalogue.canonical(name)
         if node is not None:
             self.facts.resolved[node] = name
+        if name in catalogue.EXPORTS:
+            for thing in models_in(join([*arguments, *keywords.values()])):
+                self.facts.model(thing).traits.add("export")
         if name.startswith("builtins."):
             return self._call_builtin(name[9:], arguments, keywords, node, frame, flows)
         if node is not None and name.partition(".")[0] in catalogue.LIBRARIES:

@@ -357,3 +357,9 @@ def test_results_that_become_pictures_or_meet_a_binary_cross_entropy_are_told(tm
     facts, _ = facts_of(code, tmp_path)
     assert [call.reaches_numpy for call in facts.inference] == [True, True, False, False, False, False]
     assert [call.reaches_cross_entropy for call in facts.inference] == [False, False, True, True, False, False]
+
+
+def test_a_model_that_is_exported_is_told(tmp_path: Path) -> None:
+    facts, _ = facts_of("torch.onnx.export(model, (x,), 'model.onnx', opset_version=17)\n", tmp_path)
+    assert "export" in facts.models[0].traits
+    assert not facts.inference
