@@ -127,10 +127,15 @@ class Bindings(Objects):
 
     def inside_module(self, frame: Frame) -> bool:
         """Whether the running code belongs to a module: what it binds are parts of that."""
-        if frame.class_info is not None and self.module_evidence(frame.class_info):
-            return True
-        owner = frame.info.owner if frame.info is not None and frame.info.kind == "method" else None
-        return isinstance(frame.self_thing, ModelObject) or (owner is not None and bool(self.module_evidence(owner)))
+        around: Frame | None = frame
+        while around is not None:
+            if around.class_info is not None and self.module_evidence(around.class_info):
+                return True
+            owner = around.info.owner if around.info is not None and around.info.kind == "method" else None
+            if isinstance(around.self_thing, ModelObject) or (owner is not None and self.module_evidence(owner)):
+                return True
+            around = around.parent
+        return False
 
     def _rebound(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value | None:
         """`model = wrap(model)` by a function that nothing is known about: taken to give the model back."""

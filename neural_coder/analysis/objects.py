@@ -315,7 +315,8 @@ class Objects(Machine):
                 for part in models_in(value):
                     inner = self.facts.model(part)
                     if inner is not outer:
-                        inner.consumed = True
+                        for each in inner.family():
+                            each.consumed = True
                         outer.parts.add(part.site)
                         outer.layers |= inner.layers
 

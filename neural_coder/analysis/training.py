@@ -144,6 +144,8 @@ def _forward_and_loss(facts: Facts, backward: BackwardCall, forwards: list[Forwa
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
     ways = {(first, last) for _, first, last in pairs}
+    # What ran before the loop of the step (the features of a target, say) is no part of the step.
+    ways = {way for way in ways if not isinstance(way[1], _LOOPS)} or ways
     ways = {way for way in ways if not _crosses_backward(facts, parsed, *way)} or ways
     firsts = {first for first, _ in ways}
     lasts = {last for _, last in ways}

@@ -363,3 +363,17 @@ def test_a_model_that_is_exported_is_told(tmp_path: Path) -> None:
     facts, _ = facts_of("torch.onnx.export(model, (x,), 'model.onnx', opset_version=17)\n", tmp_path)
     assert "export" in facts.models[0].traits
     assert not facts.inference
+
+
+def test_what_ran_before_the_loop_is_no_part_of_the_step(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        """
+        target = model(x)
+        for i in range(3):
+            y = model(x)
+            loss = (y - target).sum()
+            loss.backward()
+        """,
+        tmp_path,
+    )
+    assert text_at(text, facts.steps[0].forward_and_loss) == "y = model(x)\n    loss = (y - target).sum()"
