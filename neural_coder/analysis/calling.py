@@ -10,7 +10,7 @@ from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import MAX_DEPTH, Outcome
 from neural_coder.analysis.methods import Methods
-from neural_coder.analysis.usage import parameter_looks_like_model
+from neural_coder.analysis.usage import looks_like_model, parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -59,11 +59,23 @@ class Calling(Methods):
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
         keywords = self._keywords(node, frame)
+        if not function.things and isinstance(node.func, ast.Attribute):
+            function = self._own_model(node.func, function, frame)
         if isinstance(node.func, ast.Attribute):
             special = self.method(node, node.func, receiver, function, arguments, keywords, frame)
             if special is not None:
                 return special
         return self.call_value(function, arguments, keywords, node, frame)
+
+    def _own_model(self, callee: ast.Attribute, value: Value, frame: Frame) -> Value:
+        """`self.model` of a class that never builds one, but uses it as only modules are used."""
+        owner = frame.info.owner if frame.info is not None else None
+        if owner is None or not isinstance(callee.value, ast.Name) or callee.value.id != frame.self_name:
+            return value
+        if looks_like_model(callee, owner.node, frame.parsed) < 2 or not self.mentions_torch(frame.parsed.path):
+            return value
+        key = self.own_models.setdefault((owner.node, callee.attr), ast.copy_location(ast.Pass(), owner.node))
+        return with_flows(of(self.placeholder(key, owner.parsed, "an attribute")), value.flows)
 
     def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
         found: Arguments = []

@@ -64,6 +64,8 @@ class Machine(ABC):
         """One for each running function: the models that it has built, itself or by what it called."""
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
+        self.own_models: dict[tuple[ast.ClassDef, str], ast.AST] = {}
+        """What stands for attributes of classes that are used as models, and that no file of the project sets."""
         self.given_fields: dict[ast.AST | None, dict[str, Value]] = {}
         """For a call that builds an object without a constructor of its own (a dataclass): what its fields got."""
         self.modules: dict[Path, Frame] = {}

@@ -215,6 +215,8 @@ class Objects(Machine):
             return of(Outside(catalogue.canonical(f"{thing.name}.{name}")))
         if isinstance(thing, FileModule):
             return self._module_attribute(thing, name)
+        if isinstance(thing, ModelObject) and name == "_modules":
+            return of(Many(of(thing)))
         if isinstance(thing, ModelObject) and (name == "module" or self._is_part(thing, name)):
             return self.member_of(thing, name) or of(thing)
         if isinstance(thing, Object):
