@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test lint format bench-analyze clean
 
 install: $(INSTALLED)
 
@@ -29,6 +29,10 @@ test: lint
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What `analyze` takes over the installed transformers, in units of ast.parse; a few minutes.
+bench-analyze: $(INSTALLED)
+	$(BIN)/python benchmarks/analyze.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.patch demo.json

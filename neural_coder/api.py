@@ -220,7 +220,7 @@ def _features(features: Features) -> tuple[Feature, ...] | None:
 
 def _interpreter(python: Path | None) -> Path:
     if python is None:
-        return engine.default_python()
+        return config.default_python()
     if not os.access(python, os.X_OK) or python.is_dir():
         raise UserError(f"{python} is not a Python interpreter that can be run.")
     # Not resolved: a virtual environment is known by the link that starts it.

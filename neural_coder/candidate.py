@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_coder import diff, patching, planner
-from neural_coder.analysis import Project, analyze_script
+from neural_coder.analysis import Project, analyze, analyze_script
 from neural_coder.bench.protocol import Probe
 from neural_coder.errors import InternalError
 from neural_coder.patching import Patch
@@ -108,7 +108,7 @@ def patch_one(plan: Plan, project: Project, facts: Analysis) -> tuple[Patch | Re
     if outcome.empty:
         return outcome, left
     patched = project.with_overlay({facts.path: outcome.after})
-    after = tuple(item for item in analyze_script(facts.path, patched) if item.path == facts.path)
+    after = (analyze(facts.path, patched),)
     problem = _broken_promise(plan, patched, (facts,), after)
     if problem:
         log.error("%s: %s: %s", facts.path, plan.id, problem)

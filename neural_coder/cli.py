@@ -19,7 +19,9 @@ from neural_coder.errors import NeuralCoderError, UserError
 
 if TYPE_CHECKING:
     from neural_coder.api import Result
+    from neural_coder.filejobs import Options, Tick
 
+_MOST_COMPLAINTS = 20
 EXIT_CODES = """\b
 Exit codes:
   0    fine (also: "keep your script, nothing is faster")
@@ -105,28 +107,47 @@ def optimize(
         click.echo(f"The whole result is in {json_}.", err=True)
 
 
-@cli.command()
+def _many_files(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that work on many files."""
+    options = (
+        click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes; default: one for each core."),
+        click.option("--no-cache", is_flag=True, help="Neither use nor keep what is known from earlier runs."),
+        click.option("--file-timeout", metavar="TIME", help="Limit for one file: 60s (default)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command(epilog=EXIT_CODES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--json", "json_", metavar="FILE", help="Write the sites as JSON; `-` for standard output.")
-def analyze(paths: tuple[Path, ...], json_: str | None) -> None:
-    """Show where models are built, infer and train, without running anything."""
-    from neural_coder import repo
-    from neural_coder.report import as_json, text
+@_many_files
+def analyze(
+    paths: tuple[Path, ...], json_: str | None, jobs: int | None, no_cache: bool, file_timeout: str | None
+) -> None:
+    """Show where models are built, infer and train, and where programs start, without running anything.
+
+    A file that cannot be analysed never stops the others; the exit code is 2 when there is no file that could be, and
+    70 when the failure was ours.
+    """
+    from neural_coder import survey
+    from neural_coder.report import as_json
+    from neural_coder.report.survey_text import survey_text
 
     if json_ not in (None, "-"):
         _check_writable(Path(str(json_)))
-    with _progress() as say:
-        data, problems = repo.analyze_paths(paths, say)
-    for problem in problems:
-        click.echo(f"neural-coder: {problem}", err=True)
+    with _file_progress() as tick:
+        found = survey.survey(paths, _options(jobs, no_cache, file_timeout, tick))
+    _complain([*(problem.message for problem in found.problems), *found.notes])
+    data = as_json.survey_json(found)
     if json_ is None:
-        click.echo(text.analysis_text(data, color=sys.stdout.isatty()), nl=False)
+        click.echo(survey_text(data, color=sys.stdout.isatty()), nl=False)
     elif json_ == "-":
         click.echo(as_json.dumps(data))
     else:
         _write(Path(json_), as_json.dumps(data).encode() + b"\n")
-    if problems and not data["files"]:
-        raise SystemExit(UserError.exit_code)
+    raise SystemExit(found.exit_code)
 
 
 @cli.command()
@@ -141,14 +162,23 @@ def analyze(paths: tuple[Path, ...], json_: str | None) -> None:
 )
 @click.option("--write", is_flag=True, help="Change the files instead of printing the diff.")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 when something would change.")
-def patch(paths: tuple[Path, ...], features: tuple[str, ...], write: bool, check: bool) -> None:
+@_many_files
+def patch(
+    paths: tuple[Path, ...],
+    features: tuple[str, ...],
+    write: bool,
+    check: bool,
+    jobs: int | None,
+    no_cache: bool,
+    file_timeout: str | None,
+) -> None:
     """Patch files, folders or whole repos without running anything; the diff goes to standard output."""
     from neural_coder import repo
 
     if write and check:
         raise UserError("--write and --check exclude each other: --check never changes a file.")
-    with _progress() as say:
-        outcome = repo.patch_paths(paths, features, say)
+    with _file_progress() as tick:
+        outcome = repo.patch_paths(paths, features, _options(jobs, no_cache, file_timeout, tick))
     for note in outcome.notes:
         click.echo(f"neural-coder: {note}", err=True)
     if write:
@@ -239,6 +269,40 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("starting") as status:
         yield lambda message: status.update(escape(message))
+
+
+@contextmanager
+def _file_progress() -> Iterator[Tick]:
+    """Show how far the work on many files is: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda done, total, name: progress.update(task, completed=done, total=total, description=escape(name))
+
+
+def _options(jobs: int | None, no_cache: bool, file_timeout: str | None, tick: Tick) -> Options:
+    from neural_coder import config
+    from neural_coder.filejobs import DEFAULT_LIMIT, Options
+
+    limit = config.parse_duration(file_timeout) if file_timeout else DEFAULT_LIMIT
+    return Options(jobs=jobs, cached=not no_cache, limit=limit, tick=tick)
+
+
+def _complain(sentences: Sequence[str]) -> None:
+    """Say what went wrong, as long as anybody would read it."""
+    different = list(dict.fromkeys(sentences))
+    for sentence in different[:_MOST_COMPLAINTS]:
+        click.echo(f"neural-coder: {sentence}", err=True)
+    if len(different) > _MOST_COMPLAINTS:
+        more = len(different) - _MOST_COMPLAINTS
+        click.echo(f"neural-coder: {more} more of this kind; --json lists all.", err=True)
 
 
 def _show(result: Result, *, to_stderr: bool) -> None:

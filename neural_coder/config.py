@@ -6,7 +6,9 @@ Read once, then passed down. What is given on the command line or to `enable` go
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -77,6 +79,61 @@ def load(start: Path) -> Config:
         except UserError as error:
             raise UserError(f"{path}: {key} of [tool.{TABLE}]: {error}") from None
     return Config(path=path, **settings)  # type: ignore[arg-type]
+
+
+def fingerprint(start: Path) -> str:
+    """All that a project has settled for us, as one text that changes when any of it does; never raises."""
+    path = _nearest(start)
+    try:
+        data = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        # Whoever needs the settings says what is wrong with them.
+        return str(error)
+    tool = data.get("tool")
+    ours = {key: value for key, value in tool.items() if key.startswith("neural")} if isinstance(tool, dict) else {}
+    return json.dumps(ours, sort_keys=True, default=str)
+
+
+def catalogue_table(start: Path) -> tuple[Mapping[str, object], Path] | None:
+    """The entries that a project adds to the catalogue of libraries (see docs/catalogue.md), as they are written.
+
+    Args:
+        start: A file or folder of the project, as for `load`.
+
+    Returns:
+        `[tool.neural_coder.catalogue]`, and the file that it stands in; None when there is none.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path, settings = _own_table(start)
+    table = settings.get("catalogue")
+    if path is None or table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise UserError(f"{path}: catalogue of [tool.{TABLE}] must be a table: [tool.{TABLE}.catalogue].")
+    return table, path
+
+
+def interpreter(start: Path) -> Path:
+    """The interpreter of a project's environment: that of its settings, else `default_python`.
+
+    Raises:
+        UserError: The file has settings of ours, but cannot be read.
+    """
+    path, settings = _own_table(start)
+    named = settings.get("python")
+    return path.parent / Path(named).expanduser() if path and isinstance(named, str) and named else default_python()
+
+
+def default_python() -> Path:
+    """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
+    active = os.environ.get("VIRTUAL_ENV")
+    if active:
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (Path(active) / name).exists():
+                return Path(active) / name
+    return Path(sys.executable)
 
 
 def parse_duration(text: str | float) -> float:
@@ -181,6 +238,14 @@ def _table(path: Path) -> Mapping[str, object] | None:
     return table
 
 
+def _own_table(start: Path) -> tuple[Path | None, Mapping[str, object]]:
+    """The table of the nearest pyproject.toml; other tools' files are not read, some are templates and no TOML."""
+    path = _nearest(start)
+    if path is None or TABLE.encode() not in path.read_bytes():
+        return path, {}
+    return path, _table(path) or {}
+
+
 def _suggestion(key: str) -> str:
     near = difflib.get_close_matches(key.replace("-", "_"), _SETTINGS, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(_SETTINGS))}"
@@ -228,6 +293,13 @@ def _python(value: object, folder: Path) -> dict[str, object]:
     return {"python": folder / Path(value).expanduser()}
 
 
+def _catalogue(value: object, _: Path) -> dict[str, object]:
+    """Read by `catalogue_table` where the analysis needs it."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"it must be a table: [tool.{TABLE}.catalogue].")
+    return {}
+
+
 def _text_or_number(value: object) -> str | float:
     if isinstance(value, str | int | float):
         return value
@@ -248,5 +320,6 @@ _SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
     "budget": _budget,
     "timeout": _timeout,
     "exclude": _exclude,
+    "catalogue": _catalogue,
     "python": _python,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neural_coder import engine, registry
+from neural_coder import config, engine, registry
 from neural_coder.backend import Backend
 from neural_coder.bench import machine
 from neural_coder.race import Say
@@ -19,7 +19,7 @@ def diagnose(python: Path | None, say: Say) -> dict[str, Any]:
         python: The interpreter to look into; None: the one that scripts are run with.
         say: Called with what is being looked at.
     """
-    interpreter = python or engine.default_python()
+    interpreter = python or config.default_python()
     say(f"looking into {interpreter}")
     modules = sorted({module for backend in registry.backends().values() for module in backend.modules})
     environment = machine.inspect_environment(interpreter, modules, deep=True)

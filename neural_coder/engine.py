@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, planner, registry
+from neural_coder import candidate, config, planner, registry
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.backend import Backend
 from neural_coder.bench import machine, stats
@@ -69,7 +68,7 @@ def optimize(request: Request, say: Say) -> Optimized:
     """
     clock = Clock(budget=request.budget)
     say("reading the script")
-    project = Project.find(request.script)
+    project = Project.find(request.script, request.python)
     analyses = analyze_script(request.script, project)
     _check_sites(request.script, analyses)
     environment = _environment(request.python)
@@ -125,16 +124,6 @@ def build_patches(script: Path, features: Sequence[Feature]) -> tuple[Plan, tupl
     if isinstance(built, Refusal):
         raise UserError(f"{script}: {built.reason}.")
     return plan, built.patches, git_root(project.root) or project.root
-
-
-def default_python() -> Path:
-    """The interpreter that a user's scripts run with: that of the active virtual environment, else our own."""
-    active = os.environ.get("VIRTUAL_ENV")
-    if active:
-        for name in ("bin/python", "Scripts/python.exe"):
-            if (Path(active) / name).exists():
-                return Path(active) / name
-    return Path(sys.executable)
 
 
 def why_unavailable(name: str, environment: machine.Environment) -> str:
@@ -306,7 +295,7 @@ def _reproduce(request: Request, plan: Plan) -> str:
         command += ["--metric", f"{request.criterion.metric}={request.criterion.pattern}"]
         command += ["--lower-is-better"] if request.criterion.lower_is_better else []
     command += ["--accuracy", f"{request.criterion.relative_loss:g}"]
-    command += ["--python", str(request.python)] if request.python != default_python() else []
+    command += ["--python", str(request.python)] if request.python != config.default_python() else []
     return shlex.join([*command, *(["--", *request.args] if request.args else [])])
 
 

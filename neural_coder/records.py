@@ -238,6 +238,11 @@ class Analysis:
     devices: tuple[DeviceUse, ...] = ()
     unclear: tuple[Unclear, ...] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found, and nothing stayed unclear."""
+        return self == Analysis(path=self.path)
+
 
 # --- plans and patches ----------------------------------------------------------------------------------------------
 

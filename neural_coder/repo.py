@@ -1,23 +1,20 @@
-"""The static jobs on files, folders and whole repos: find the sites, patch. Nothing of the user's is run."""
+"""`neural-coder patch`: patch files, folders and whole repos without running anything of the user's."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from neural_coder import candidate, config, diff, planner, registry
-from neural_coder.analysis import Project, analyze
-from neural_coder.candidate import Refusal
-from neural_coder.errors import InternalError, NeuralCoderError, UserError
-from neural_coder.files import git_root, python_files
+from neural_coder import config, diff, filejobs, planner, registry
+from neural_coder.cache import Kept
+from neural_coder.codec import decode
+from neural_coder.errors import UserError
+from neural_coder.filejobs import Options, Outcome
+from neural_coder.files import python_files
 from neural_coder.patching import Patch
-from neural_coder.race import Say
-from neural_coder.records import Analysis, Feature, Plan, Task
-from neural_coder.report.as_json import analysis_json
 from neural_coder.source import write_bytes_atomically
+from neural_coder.survey import base_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,57 +40,35 @@ class RepoPatch:
         write_patches(self.patches)
 
 
-def analyze_paths(paths: Sequence[Path], say: Say) -> tuple[dict[str, Any], list[str]]:
-    """Find the sites in files and folders.
-
-    Returns:
-        The sites as plain data (see `report.as_json.analysis_json`), and one sentence for each file that could not be
-        read or parsed.
-    """
-    files, base = _files_and_base(paths)
-    found: list[Analysis] = []
-    problems: list[str] = []
-    projects = _Projects()
-    for number, file in enumerate(files, 1):
-        say(f"[{number}/{len(files)}] {_shown(file, base)}")
-        try:
-            found.append(analyze(file, projects.of(file)))
-        except NeuralCoderError as error:
-            problems.append(str(error))
-    return analysis_json(found, base), problems
-
-
-def patch_paths(paths: Sequence[Path], features: Sequence[str], say: Say) -> RepoPatch:
+def patch_paths(paths: Sequence[Path], features: Sequence[str], options: Options) -> RepoPatch:
     """Patch files and folders with features, statically.
 
     Args:
         paths: Files, folders, repos.
         features: As on the command line: `bf16`, `batch_size=32`.
-        say: Called with the name of each file.
+        options: How to work on many files.
 
     Raises:
         UserError: A path or a feature does not exist, features exclude each other, or no file could be read.
     """
     wanted = [registry.parse_feature(text) for text in features]
-    files, base = _files_and_base(paths)
-    patches: list[Patch] = []
-    notes: list[str] = []
-    codes: list[int] = []
-    projects = _Projects()
-    for number, file in enumerate(files, 1):
-        say(f"[{number}/{len(files)}] {_shown(file, base)}")
-        try:
-            patch, remarks = _patch_file(file, wanted, projects.of(file))
-        except NeuralCoderError as error:
-            notes.append(str(error))
-            codes.append(error.exit_code)
-            continue
-        notes += [f"{_shown(file, base)}{remark}" for remark in remarks]
-        if not patch.empty:
-            patches.append(patch)
-    if len(codes) == len(files):
+    planner.plan_for(wanted, "inference")  # Says which features exclude each other.
+    settings = config.load(Path.cwd())
+    files = python_files(paths, settings.exclude)
+    base = base_of(files)
+    folders = [path for path in paths if path.is_dir()]
+    done = filejobs.run(files, folders, _job_for(features), options, filejobs.user_python(settings))
+    problems = [outcome.problem for outcome in done.files if outcome.problem is not None]
+    notes = [note for outcome in done.files for note in _notes(outcome, base)]
+    if len(problems) == len(files) and not any(problem.kind == "crash" for problem in problems):
         raise UserError("\n".join(notes))
-    return RepoPatch(patches=tuple(patches), base=base, notes=tuple(notes), exit_code=max(codes, default=0))
+    patches = [decode(Patch, plain) for outcome in done.files if (plain := outcome.reply.get("patch")) is not None]
+    return RepoPatch(
+        patches=tuple(patches),
+        base=base,
+        notes=(*notes, *([done.note] if done.note else [])),
+        exit_code=max((problem.exit_code for problem in problems), default=0),
+    )
 
 
 def write_patches(patches: Sequence[Patch]) -> None:
@@ -130,41 +105,22 @@ def revert_patches(patches: Sequence[Patch]) -> None:
         write_bytes_atomically(patch.before.path, patch.before.encode())
 
 
-def _patch_file(file: Path, wanted: Sequence[Feature], project: Project) -> tuple[Patch, list[str]]:
-    facts = analyze(file, project)
-    plan = _plan(wanted, facts)
-    outcome, left = candidate.patch_one(plan, project, facts)
-    if isinstance(outcome, Refusal):
-        error = InternalError if outcome.ours else UserError
-        raise error(f"{file}: {outcome.reason}.")
-    return outcome, [f":{item.line}: {item.author} leaves this alone: {item.reason}" for item in left]
+def _job_for(features: Sequence[str]) -> filejobs.Job:
+    """Patch what has sites; a file that is known to have none needs no work."""
+
+    def job(file: Path, kept: Kept | None) -> Mapping[str, object] | None:
+        if kept is not None and (kept.problem or kept.analysis is None):
+            return None
+        return {"job": "patch", "features": list(features)}
+
+    return job
 
 
-def _plan(wanted: Sequence[Feature], facts: Analysis) -> Plan:
-    """All that was asked for: a script that trains and then evaluates has places for features of both kinds."""
-    task: Task = "training" if facts.steps else "inference"
-    return planner.plan_for(wanted, task)
-
-
-def _files_and_base(paths: Sequence[Path]) -> tuple[tuple[Path, ...], Path]:
-    settings = config.load(Path.cwd())
-    files = python_files(paths, settings.exclude)
-    base = git_root(files[0]) or Path.cwd()
-    if not all(file.is_relative_to(base) for file in files):
-        base = Path(os.path.commonpath([file.parent for file in files]))
-    return files, base
+def _notes(outcome: Outcome, base: Path) -> list[str]:
+    """What was left alone in a file, and why it could not be worked with."""
+    problem = [outcome.problem.message] if outcome.problem else []
+    return problem + [f"{_shown(outcome.path, base)}{note}" for note in outcome.reply.get("notes", ())]
 
 
 def _shown(file: Path, base: Path) -> str:
     return str(file.relative_to(base)) if file.is_relative_to(base) else str(file)
-
-
-class _Projects:
-    """One project for the files of one root, so that what was read of it is read once."""
-
-    def __init__(self) -> None:
-        self._by_root: dict[Path, Project] = {}
-
-    def of(self, file: Path) -> Project:
-        project = Project.find(file)
-        return self._by_root.setdefault(project.root, project)

@@ -43,15 +43,7 @@ class Source:
         Raises:
             UserError: It is missing, unreadable, a folder, or not text in the encoding that it declares.
         """
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file.") from None
-        except IsADirectoryError:
-            raise UserError(f"{path} is a folder; name a Python file in it.") from None
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-        return cls.decode(data, path)
+        return cls.decode(read_bytes(path), path)
 
     @classmethod
     def decode(cls, data: bytes, path: Path) -> Source:
@@ -98,6 +90,22 @@ class Source:
     def sha256(self) -> str:
         """Digest of the file's bytes."""
         return hashlib.sha256(self.encode()).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file that is meant to hold Python.
+
+    Raises:
+        UserError: It is missing, unreadable, or a folder.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name a Python file in it.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

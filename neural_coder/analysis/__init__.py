@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from neural_coder.analysis.calls import find_calls, note_inference
 from neural_coder.analysis.devices import find_devices
 from neural_coder.analysis.facts import Facts
+from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.interpreter import interpret
 from neural_coder.analysis.loaders import find_loaders, find_optimizers
 from neural_coder.analysis.models import find_models
@@ -17,6 +22,8 @@ from neural_coder.analysis.unclear import find_unclear
 from neural_coder.records import Analysis
 
 __all__ = ["Project", "analyze", "analyze_script"]
+
+_glances: weakref.WeakKeyDictionary[Project, Glance] = weakref.WeakKeyDictionary()
 
 
 def analyze(path: Path, project: Project) -> Analysis:
@@ -32,7 +39,10 @@ def analyze(path: Path, project: Project) -> Analysis:
     Raises:
         UserError: The file cannot be read, or has a syntax error (with file, line, column and a caret).
     """
-    return _analyze(path, (path,), project)[0]
+    with _no_collections():
+        if not _glance(project).may_hold_sites(path):
+            return Analysis(path=path)
+        return _analyze(path, (path,), project)[0]
 
 
 def analyze_script(script: Path, project: Project) -> tuple[Analysis, ...]:
@@ -52,11 +62,28 @@ def analyze_script(script: Path, project: Project) -> tuple[Analysis, ...]:
     return _analyze(script, project.files_of(script), project)
 
 
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the garbage collector from walking through all syntax trees again and again while more of them are built."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _glance(project: Project) -> Glance:
+    """One for all analyses of a project: what it learns about one file serves the others."""
+    return _glances.setdefault(project, Glance(project))
+
+
 def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[Analysis, ...]:
     project.parsed(script)
     if not project.mentions_models(script, script.resolve().parent):
         return tuple(Analysis(path=path) for path in files)
-    facts = interpret(project, script, files)
+    facts = interpret(project, _glance(project), script, files)
     assume_lost_training(facts)
     note_inference(facts)
     return tuple(_analysis(facts, project, path) for path in files)

@@ -6,12 +6,12 @@ import ast
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.facts import Binding, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.objects import Objects
 from neural_coder.analysis.syntax import dotted, named
-from neural_coder.analysis.usage import looks_like_model
+from neural_coder.analysis.usage import is_called, looks_like_model, named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     FileModule,
@@ -74,7 +74,8 @@ class Bindings(Objects):
         self.facts.loader_bindings.setdefault((bound.statement, bound.name), bound).sites.add(site)
 
     def _note_models(self, bound: Binding, value: Value, frame: Frame, base: Value) -> None:
-        if any(isinstance(thing, ModelObject) for thing in base.things) or self.inside_module(frame):
+        inside = any(isinstance(thing, ModelObject) for thing in base.things)
+        if inside or self._is_part_of_model(bound.target, frame) or self.inside_module(frame):
             return
         fresh = self.fresh_models(value, frame)
         if fresh:
@@ -102,6 +103,14 @@ class Bindings(Objects):
         self, bound: Binding, value: Value, frame: Frame
     ) -> Iterator[tuple[Binding, frozenset[ModelObject]]]:
         """The models that a statement binds as items of a container or as fields of an object."""
+
+    def _is_part_of_model(self, target: ast.expr, frame: Frame) -> bool:
+        """`detector.roi_heads.box_predictor = ...`: somewhere in front of the name stands a model."""
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+            if any(isinstance(thing, ModelObject) for thing in self.evaluate(target, frame).things):
+                return True
+        return False
 
     def _note_taken(self, bound: Binding, value: Value, frame: Frame) -> bool:
         """`decoder = parts.decoder`: a model that another file of the project builds gets a name here."""
@@ -150,28 +159,56 @@ class Bindings(Objects):
 
     def _by_use(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value:
         """A call that nothing explains: what is done with its result may tell that it is a model."""
-        callee = self.facts.resolved.get(source, "")
-        if callee.partition(".")[0] in catalogue.FOREIGN or not self.mentions_torch(frame.parsed.path):
+        callee = self.facts.resolved.get(self._first_call(source), "")
+        entry = self.catalogue.call(callee) if callee else None
+        says_no = entry is not None and entry.gives == "nothing"
+        if says_no or self.catalogue.is_foreign(callee) or not self.mentions_torch(frame.parsed.path):
             return value
-        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
-        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
-            scope = frame.info.owner.node
-        strength = looks_like_model(target, scope, frame.parsed)
-        if strength == 0 or (callee == "torch.load" and strength < 2) or catalogue.is_loss(dotted(target)):
+        if self.catalogue.is_loss(dotted(target)):
             return value
-        evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
-        if strength < 2:
-            if not callee or not self.inferred_module(source, frame):
-                return value
-            evidence = Evidence(known_by="jedi", confidence=0.9)
+        evidence = self._evidence_of_use(target, source, callee, entry, frame)
+        if evidence is None:
+            self.facts.unexplained.setdefault(source, dotted(target))
+            return value
         if source not in self.facts.models:
             library = callee.partition(".")[0] or "project"
             self.facts.models[source] = BuiltModel(source, frame.parsed, evidence, callee, library, layers_known=False)
         self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
 
-    def inferred_module(self, source: ast.Call, frame: Frame) -> bool:
-        """Ask jedi whether a call gives a module; False also when it does not know."""
-        span = frame.parsed.span(source.func)
-        line, column = span.end_line, max(span.end_column - 1, 0)
-        return bool(self.inference.gives_module(frame.parsed.source, line, column))
+    def _first_call(self, source: ast.Call) -> ast.Call:
+        """`load(...)` of `load(...).to(device).eval()`."""
+        while (
+            isinstance(source.func, ast.Attribute)
+            and isinstance(source.func.value, ast.Call)
+            and source.func.attr in self.catalogue.same_methods
+        ):
+            source = source.func.value
+        return source
+
+    def _evidence_of_use(
+        self, target: ast.expr, source: ast.Call, callee: str, entry: Entry | None, frame: Frame
+    ) -> Evidence | None:
+        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
+        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
+            scope = frame.info.owner.node
+        strength = looks_like_model(target, scope, frame.parsed, self.catalogue)
+        if strength == 2:
+            return Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
+        if strength == 0 and not (self.is_uncharted(callee) and is_called(target, scope, frame.parsed)):
+            return None
+        if entry is not None and entry.gives == "any":
+            # What `torch.load` gives is called only when it is a whole model; `instantiate` builds anything.
+            told = callee.startswith("torch.") or any(named_like_model(_last_word(item)) for item in source.args)
+            note = "it is named and called like a model"
+            return Evidence(known_by="name", confidence=0.65, note=note) if told else None
+        if callee and self.inferred_module(callee, frame.parsed.path):
+            return Evidence(known_by="jedi", confidence=0.9)
+        return None
+
+
+def _last_word(node: ast.expr) -> str:
+    """What is asked for at the end of an expression: `model` of `cfg.model` and of `cfg["model"]`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return node.attr if isinstance(node, ast.Attribute) else ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.machine import MAX_DEPTH, Outcome
+from neural_coder.analysis.machine import Outcome
 from neural_coder.analysis.methods import Methods
 from neural_coder.analysis.usage import looks_like_model, parameter_looks_like_model
 from neural_coder.analysis.values import (
@@ -20,6 +19,7 @@ from neural_coder.analysis.values import (
     Flow,
     Function,
     FunctionInfo,
+    Import,
     Instance,
     Items,
     Many,
@@ -72,7 +72,9 @@ class Calling(Methods):
         owner = frame.info.owner if frame.info is not None else None
         if owner is None or not isinstance(callee.value, ast.Name) or callee.value.id != frame.self_name:
             return value
-        if looks_like_model(callee, owner.node, frame.parsed) < 2 or not self.mentions_torch(frame.parsed.path):
+        if looks_like_model(callee, owner.node, frame.parsed, self.catalogue) < 2 or not self.mentions_torch(
+            frame.parsed.path
+        ):
             return value
         key = self.own_models.setdefault((owner.node, callee.attr), ast.copy_location(ast.Pass(), owner.node))
         return with_flows(of(self.placeholder(key, owner.parsed, "an attribute")), value.flows)
@@ -119,6 +121,8 @@ class Calling(Methods):
             all_flows(function), *(all_flows(value) for value in [*arguments, *keywords.values()])
         )
         if not function.things:
+            if node is not None:
+                self.facts.blind.setdefault(node, frame.parsed)
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
         results = []
@@ -135,6 +139,10 @@ class Calling(Methods):
         frame: Frame,
         flows: frozenset[Flow],
     ) -> Value:
+        if isinstance(thing, Function | Class) and node is not None:
+            known = self._by_own_entry(thing, arguments, keywords, node, frame, flows)
+            if known is not None:
+                return known
         match thing:
             case Function():
                 return self.run_function(thing, arguments, keywords, node, frame)
@@ -144,6 +152,10 @@ class Calling(Methods):
                 return self.call_outside(thing.name, arguments, keywords, node, frame, flows)
             case ModelObject():
                 return self.run_model(thing, node, frame, flows)
+            case Import() if any(models_in(value) for value in [*arguments, *keywords.values()]):
+                known = self.look_up(thing)
+                if known != of(thing):
+                    return self.call_value(known, arguments, keywords, node, frame)
             case Partial():
                 merged = {**dict(thing.keywords), **keywords}
                 return self.call_value(thing.function, [*thing.arguments, *arguments], merged, node, frame)
@@ -154,6 +166,22 @@ class Calling(Methods):
                 if method is not None:
                     return self.call_value(method, arguments, keywords, node, frame)
         return Value(frozenset(), flows)
+
+    def _by_own_entry(
+        self,
+        thing: Function | Class,
+        arguments: Arguments,
+        keywords: Keywords,
+        node: ast.Call,
+        frame: Frame,
+        flows: frozenset[Flow],
+    ) -> Value | None:
+        """What the user's own entries say about a function or class of the project: they go before its code."""
+        if not self.catalogue.has_own_entries:
+            return None
+        name = self.qualified(thing.info)
+        entry = self.catalogue.project_entry(name)
+        return self.call_known(name, entry, arguments, keywords, node, frame, flows) if entry is not None else None
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +201,7 @@ class Calling(Methods):
         if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
             return False
         name = getattr(holder.info.node, "name", "")
-        if catalogue.is_step_method(name) or self._in_step_method():
+        if self.catalogue.is_step_method(name) or self._in_step_method():
             return False
         own = thing == holder.self_thing
         return name in {"forward", "__call__", "__init__"} or not own
@@ -181,7 +209,7 @@ class Calling(Methods):
     def _in_step_method(self) -> bool:
         """Whether a method runs that a trainer calls around the forward."""
         return any(
-            catalogue.is_step_method(function.name)
+            self.catalogue.is_step_method(function.name)
             for function, _ in self.stack
             if isinstance(function, ast.FunctionDef) and function in self.functions and self.functions[function].owner
         )
@@ -193,42 +221,51 @@ class Calling(Methods):
     ) -> Value:
         """An instance of a project class."""
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
-        bases = self.outside_bases(info)
         evidence = self.module_evidence(info)
         if evidence is not None and node is not None:
             if self.is_loss_class(info):
                 self._initialise(Instance(info), info, arguments, keywords, node, frame)
                 return of(Object("loss"))
             return self._construct_module(info, evidence, arguments, keywords, node, frame)
-        for name in bases:
-            if catalogue.OPTIMIZERS.fullmatch(name) and node is not None:
-                return of(self.note_optimizer(node, name, frame))
-            if catalogue.LOADERS.fullmatch(name) and node is not None:
-                known = Evidence(known_by="project", confidence=0.95)
-                return of(self.note_loader(node, self.qualified(info), known, frame))
+        entries = self.base_entries(info)
+        given_by_bases = {entry.gives for entry in entries}
+        if "optimizer" in given_by_bases and node is not None:
+            return of(self.note_optimizer(node, self._base_giving("optimizer", info), frame))
+        if "loader" in given_by_bases and node is not None:
+            known = Evidence(known_by="project", confidence=0.95)
+            return of(self.note_loader(node, self.qualified(info), known, frame))
         instance = Instance(info, node)
         if node is not None and self._is_iterable(info) and node not in self.facts.loaders:
             known = Evidence(known_by="project", confidence=0.8, note="its items are fed to a model")
             self.note_loader(node, self.qualified(info), known, frame, confirmed=False)
-        if self.has_base(info, catalogue.TRAINERS):
+        if "trainer" in given_by_bases:
             given = models_in(join([*arguments, *keywords.values()]))
             if given:
                 self.set_attribute(of(instance), "model", of(*given))
         self._initialise(instance, info, arguments, keywords, node, frame)
         return of(instance, flows=flows)
 
+    def _base_giving(self, gives: str, info: ClassInfo) -> str:
+        names = [self.catalogue.canonical(name) for name in self.outside_bases(info)]
+        return next(
+            name for name in names if (entry := self.catalogue.entry(name)) is not None and entry.gives == gives
+        )
+
     def _is_iterable(self, info: ClassInfo) -> bool:
         members = {name for member in self.lineage(info) for name in member.members}
         return bool(members & {"__iter__", "__next__"}) or {"__getitem__", "__len__"} <= members
 
-    def qualified(self, info: ClassInfo) -> str:
-        """A project class's dotted name, from the project's root."""
+    def qualified(self, info: ClassInfo | FunctionInfo) -> str:
+        """The dotted name of a class or function of the project, from the project's root."""
         path = info.parsed.path.resolve()
+        name = getattr(info.node, "name", "<lambda>")
+        if isinstance(info, FunctionInfo) and info.owner is not None:
+            name = f"{info.owner.node.name}.{name}"
         try:
             relative = path.relative_to(self.project.root).with_suffix("")
         except ValueError:
-            return info.node.name
-        return ".".join([*relative.parts, info.node.name])
+            return name
+        return ".".join([*(part for part in relative.parts if part != "__init__"), name])
 
     def _construct_module(
         self,
@@ -248,9 +285,8 @@ class Calling(Methods):
         model.classes.add(info)
         self.fresh[-1].add(node)
         thing = ModelObject(node)
-        for name in self.outside_bases(info):
-            entry = catalogue.builder(name)
-            model.layers |= (entry.layers if entry else None) or set()
+        for entry in self.base_entries(info):
+            model.layers |= entry.layers or set()
         self.layer_sets.append(model.layers)
         try:
             self._initialise(thing, info, arguments, keywords, node, frame)
@@ -305,7 +341,11 @@ class Calling(Methods):
         if info.is_abstract:
             return Value(frozenset(), flows)
         running = sum(1 for step, _ in self.stack if step is info.node)
-        if self.exhausted or len(self.stack) > MAX_DEPTH * 4 or self.call_depth > MAX_DEPTH or running > 1:
+        # What was not followed from here is run by itself in the end, so one level must always be possible.
+        spent = self.exhausted and self.call_depth > 0
+        if spent and node is not None:
+            self.facts.unfollowed.setdefault(frame.parsed.path.resolve(), node)
+        if spent or len(self.stack) > self.max_depth * 4 or self.call_depth > self.max_depth or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
         self.called.add(info.node)
@@ -406,8 +446,10 @@ class Calling(Methods):
         return result
 
     def _note_framework_training(self, info: FunctionInfo, frame: Frame, result: Value) -> None:
-        pattern = catalogue.TRAINING_METHODS.get(getattr(info.node, "name", ""))
-        if pattern is None or info.owner is None or not self.has_base(info.owner, pattern):
+        name = getattr(info.node, "name", "")
+        if name not in self.catalogue.training_methods or info.owner is None:
+            return
+        if not any(name in entry.trains_in for entry in self.base_entries(info.owner)):
             return
         for flow in all_flows(result):
             self.mark_training(flow)
@@ -457,4 +499,4 @@ class Calling(Methods):
             return False
         if isinstance(frame.self_thing, ModelObject) and getattr(info.node, "name", "") in {"__init__", "forward"}:
             return False
-        return parameter_looks_like_model(info.node, parameter.arg, frame.parsed) > 0
+        return parameter_looks_like_model(info.node, parameter.arg, frame.parsed, self.catalogue) > 0

@@ -6,14 +6,14 @@ import ast
 import re
 from collections.abc import Iterator
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.syntax import Parsed, dotted
 from neural_coder.records import DeviceUse, Evidence
 
 _CUDA = re.compile(r"cuda(:\d+)?|gpu")
 _DEVICE_NAME = re.compile(r"(^|_|-)(device|devices|dev|gpu)(_|-|$|\d)", re.IGNORECASE)
-_HARMLESS = catalogue.words(
+_HARMLESS = words(
     """
     is_available device_count manual_seed manual_seed_all is_initialized is_bf16_supported empty_cache
     seed_all seed amp get_arch_list
@@ -52,7 +52,7 @@ class _Search:
         self.guards = self._guard_names()
 
     def run(self) -> Iterator[DeviceUse]:
-        for node in ast.walk(self.parsed.tree):
+        for node in self.parsed.below(self.parsed.tree):
             if isinstance(node, ast.Call):
                 uses = list(self._of_call(node))
             elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -87,11 +87,12 @@ class _Search:
         return self.facts.resolved.get(node, "")
 
     def _of_call(self, node: ast.Call) -> Iterator[DeviceUse]:
-        name = catalogue.canonical(self._name(node) or self._name(node.func))
-        if catalogue.AUTOCASTS.fullmatch(name):
+        name = self.facts.catalogue.canonical(self._name(node) or self._name(node.func))
+        entry = self.facts.catalogue.entry(name)
+        if entry is not None and entry.gives == "autocast":
             if "cpu" not in name and ("cuda.amp" in name or self._cuda_in(node)):
                 yield self._use("autocast", node, _KNOWN)
-        elif catalogue.GRAD_SCALERS.fullmatch(name):
+        elif entry is not None and entry.gives == "scaler":
             if "cuda.amp" in name or self._cuda_in(node) or not node.args:
                 yield self._use("grad_scaler", node, _KNOWN)
         elif name.startswith("torch.cuda."):
@@ -175,7 +176,7 @@ class _Search:
     def _guard_names(self) -> set[str]:
         """Names that hold the answer to whether there is a GPU: `use_cuda = torch.cuda.is_available()`."""
         found: set[str] = set()
-        for node in ast.walk(self.parsed.tree):
+        for node in self.parsed.below(self.parsed.tree):
             if isinstance(node, ast.Assign) and self._asks(node.value):
                 found.update(dotted(target) for target in node.targets)
         return found - {""}

@@ -6,10 +6,10 @@ import ast
 import builtins
 from collections.abc import Iterable
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.containers import Containers, keys_of
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.syntax import FunctionNode, dotted
+from neural_coder.analysis.usage import named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Constant,
@@ -17,6 +17,7 @@ from neural_coder.analysis.values import (
     FunctionInfo,
     Items,
     Many,
+    ModelObject,
     Object,
     Outside,
     Value,
@@ -77,7 +78,7 @@ class Expressions(Containers):
         stars = frame.module.star_imports
         candidates = [f"{package}.{name}" for package in stars]
         for candidate in candidates:
-            if catalogue.builder(candidate) or catalogue.torch_layer(candidate) or catalogue.is_module_base(candidate):
+            if self.catalogue.entry(candidate) is not None:
                 return of(Outside(candidate))
         if hasattr(builtins, name):
             return of(Outside(f"builtins.{name}"))
@@ -95,9 +96,16 @@ class Expressions(Containers):
                 self.facts.resolved[node] = thing.name
         if node.attr in _SHAPES:
             return Value(result.things) if result.things else UNKNOWN
-        # A part of a model that the statement itself builds: `vgg16().features`.
-        is_new = bool(result.things) and result.things <= value.things and not dotted(node)
-        return result if is_new else self.read(result, frame)
+        return self._new_part(node, value, result) or self.read(result, frame)
+
+    def _new_part(self, node: ast.Attribute, value: Value, result: Value) -> Value | None:
+        """A part of a model that the statement itself builds (`vgg16().features`) stands for the whole."""
+        owners = {
+            ModelObject(self.part_owners[site])
+            for thing in result.things
+            if (site := getattr(thing, "site", None)) in self.part_owners
+        }
+        return value if owners and owners <= value.things and not dotted(node) else None
 
     def _eval_Call(self, node: ast.Call, frame: Frame) -> Value:
         return self.call(node, frame)
@@ -144,7 +152,13 @@ class Expressions(Containers):
         index = self.evaluate(node.slice, frame)
         if isinstance(node.slice, ast.Slice):
             return value
-        return self.read(join([self.item(value, key) for key in keys_of(index)]), frame)
+        items = [self.item(value, key) for key in keys_of(index)]
+        return self.read(join([*items, self._looked_up_outside(value)]), frame)
+
+    def _looked_up_outside(self, value: Value) -> Value:
+        """`registry["name"]` of a library, where the catalogue knows what its registry holds."""
+        names = [f"{thing.name}.?" for thing in value.things if isinstance(thing, Outside)]
+        return of(*(Outside(name) for name in names if self.catalogue.entry(name) is not None))
 
     def _eval_Yield(self, node: ast.Yield, frame: Frame) -> Value:
         if node.value is not None:
@@ -260,8 +274,23 @@ class Expressions(Containers):
         self, target: ast.Tuple | ast.List, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
     ) -> None:
         length = None if any(isinstance(item, ast.Starred) for item in target.elts) else len(target.elts)
+        value = self._as_tuple(target, value)
         for index, item in enumerate(target.elts):
             part = item_of(value, index if length is not None else None, length)
             if isinstance(item, ast.Starred):
                 part = item_of(value)
             self.assign(item, part, frame, statement, source)
+
+    def _as_tuple(self, target: ast.Tuple | ast.List, value: Value) -> Value:
+        """`model, utils = torch.hub.load(...)`: what is said to give a model gives a tuple that holds it."""
+        models = frozenset(
+            thing
+            for thing in value.things
+            if isinstance(thing, ModelObject) and self.facts.model(thing).entry is not None
+        )
+        if not models or len(models) < len(value.things):
+            return value
+        names = [dotted(item) for item in target.elts]
+        index = next((place for place, name in enumerate(names) if named_like_model(name)), 0)
+        items = [Value(models, value.flows) if place == index else UNKNOWN for place in range(len(names))]
+        return of(Items(tuple(items)), flows=value.flows)

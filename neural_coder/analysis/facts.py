@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from neural_coder.analysis.catalogue import Catalogue
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.values import ClassInfo, ModelObject
 from neural_coder.records import Evidence
@@ -16,6 +18,8 @@ Step = tuple[ast.AST, ast.stmt]
 """A function (or module) and the statement that it was at."""
 Stack = tuple[Step, ...]
 MAX_STACKS = 12
+UNKNOWN_LAYER = "?"
+"""Stands for parameters of a project's own that are used by functions of `torch.nn.functional`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +46,8 @@ class BuiltModel:
     """The models that became parts of it."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
+    entry: Entry | None = None
+    """What the catalogue says about what built it."""
     origin: BuiltModel | None = None
     """For what a function built and gave to one of its callers: the model inside the function."""
 
@@ -134,6 +140,7 @@ class Built:
 class Facts:
     """Everything noted during one interpretation."""
 
+    catalogue: Catalogue
     files: dict[Path, Parsed] = field(default_factory=dict)
     """The files that were run, by resolved path."""
     models: dict[ast.AST, BuiltModel] = field(default_factory=dict)
@@ -155,6 +162,18 @@ class Facts:
     """Statements (whole stacks) during which a model was run, with the model."""
     returned: set[tuple[ast.AST, ast.AST]] = field(default_factory=set)
     """Functions that return a model, with the model."""
+    unexplained: dict[ast.Call, str] = field(default_factory=dict)
+    """Calls that gave nothing known, with the name that their result is bound to."""
+    blind: dict[ast.Call, Parsed] = field(default_factory=dict)
+    """Calls of something of which nothing is known."""
+    unfollowed: dict[Path, ast.Call] = field(default_factory=dict)
+    """For files in which calls are no longer followed, since the analysis has taken too long: the first such call."""
+    unread: dict[Path, str] = field(default_factory=dict)
+    """Project files that were taken for empty, and why."""
+    imports: dict[ast.stmt, Path] = field(default_factory=dict)
+    """Import statements, with a project file that they import."""
+    out_of_time: set[Path] = field(default_factory=set)
+    """Files about which not everything could be asked that jedi might have known."""
     resolved: dict[ast.AST, str] = field(default_factory=dict)
     """Dotted names outside the project that callees and attributes stand for."""
 

@@ -8,18 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.machine import MAX_STEPS
+from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
 from neural_coder.analysis.values import Function, Thing, all_flows
 
 _RECURSION = 6000
-_RESERVE = 200
-"""Statements that may be run for a function that nothing has called, however much was run before."""
 _SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
 
 
@@ -27,11 +24,12 @@ class Interpreter(Statements):
     """One interpretation of a script and the files that are reported with it."""
 
 
-def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
+def interpret(project: Project, glance: Glance, script: Path, files: tuple[Path, ...]) -> Facts:
     """Interpret files of a project.
 
     Args:
         project: The project.
+        glance: What a cheap look tells about its files.
         script: The file that starts the program.
         files: The files whose sites are wanted.
 
@@ -39,7 +37,7 @@ def interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
         Everything that was noted, also about other files that were met.
     """
     with _deep_recursion():
-        return _interpret(project, script, files)
+        return _interpret(Interpreter(project, glance, script, frozenset(path.resolve() for path in files)), files)
 
 
 @contextlib.contextmanager
@@ -53,8 +51,7 @@ def _deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts:
-    machine = Interpreter(project, script, frozenset(path.resolve() for path in files))
+def _interpret(machine: Interpreter, files: tuple[Path, ...]) -> Facts:
     frames = [machine.module_frame(path) for path in files]
     for frame in frames:
         _run_the_rest(machine, frame.parsed)
@@ -64,20 +61,21 @@ def _interpret(project: Project, script: Path, files: tuple[Path, ...]) -> Facts
 
 def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:
     """Run the functions and methods of a file that nothing has called, until none is left."""
+    worth = None if machine.eager else machine.glance.lines_worth_running(parsed.path)
     seen: set[ast.AST] = set()
     while True:
         waiting = [
             node
-            for node in ast.walk(parsed.tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            and node in machine.functions
+            for node, info in machine.functions.items()
+            if info.parsed is parsed
             and node not in machine.called
             and node not in seen
+            and (worth is None or any(first <= node.lineno <= last for first, last in worth))
         ]
         if not waiting:
             return
         # Constructors first: the other methods need what they put on `self`.
-        waiting.sort(key=lambda node: getattr(node, "name", "") != "__init__")
+        waiting.sort(key=lambda node: (getattr(node, "name", "") != "__init__", node.lineno))
         for node in waiting:
             if node not in machine.called:
                 seen.add(node)
@@ -94,13 +92,11 @@ def _run_alone(machine: Interpreter, node: FunctionNode | ast.Lambda) -> None:
         if evidence is not None and name in _SKIPPED_IN_MODULES and name != "__init__":
             return
         bound = machine.self_of(info.owner)
-    # Where the budget is spent, the function's own statements are still read.
-    machine.steps = min(machine.steps, MAX_STEPS - _RESERVE)
     kept = machine.grad, machine.autocast, machine.stack, machine.model_calls
     machine.grad, machine.autocast, machine.stack, machine.model_calls = True, False, [], []
     frame = Frame(parsed=info.parsed, parent=info.closure)
     given = machine.run_function(Function(info, bound), [], {}, None, frame)
-    if catalogue.GIVES_LOSS.fullmatch(name):
+    if machine.catalogue.gives_loss(name):
         for flow in all_flows(given):
             machine.mark_training(flow)
     machine.grad, machine.autocast, machine.stack, machine.model_calls = kept

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Literal
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import refuses
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.containers import leading_text
-from neural_coder.analysis.facts import BuiltModel
+from neural_coder.analysis.facts import UNKNOWN_LAYER, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.noting import Noting
 from neural_coder.analysis.values import (
@@ -36,6 +36,9 @@ from neural_coder.analysis.values import (
 from neural_coder.records import Evidence
 
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
+_EXPORTS = frozenset(
+    {"torch.onnx.export", "torch.onnx.dynamo_export", "torch.onnx.utils.export", "torch.export.export"}
+)
 _FUNCTIONAL = re.compile(r"\.(conv(_transpose)?[123]d|linear)\(")
 """`F.conv2d(x, self.weight)`: a module without layers of `torch.nn` may still be a convolution."""
 _TAKE_ARRAYS = frozenset({"numpy", "cv2", "PIL", "matplotlib", "scipy", "skimage", "sklearn", "pandas", "imageio"})
@@ -59,19 +62,20 @@ class Libraries(Noting):
         flows: frozenset[Flow],
     ) -> Value:
         """What calling something of an installed package gives."""
-        name = catalogue.canonical(name)
+        name = self.catalogue.canonical(name)
         if node is not None:
             self.facts.resolved[node] = name
-        if name in catalogue.EXPORTS:
+        if name in _EXPORTS:
             for thing in models_in(join([*arguments, *keywords.values()])):
                 self.facts.model(thing).traits.add("export")
         if name.startswith("builtins."):
             return self._call_builtin(name[9:], arguments, keywords, node, frame, flows)
-        if node is not None and name.partition(".")[0] in catalogue.LIBRARIES:
-            known = self._call_library(name, arguments, keywords, node, frame, flows)
+        entry = self.catalogue.call(name)
+        if entry is not None and node is not None:
+            known = self.call_known(name, entry, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.partition(".")[0] in _TAKE_ARRAYS or _GIVES_ARRAY.search(name):
+        if name.partition(".")[0] in self.catalogue.arrays or _GIVES_ARRAY.search(name):
             self.note_numpy(flows)
         if name.startswith("numpy."):
             return Value(frozenset(), detached(flows, converted=True))
@@ -173,99 +177,109 @@ class Libraries(Noting):
 
     # --- PyTorch and what builds on it ------------------------------------------------------------------------------
 
-    def _call_library(
+    def call_known(
         self,
         name: str,
+        entry: Entry,
         arguments: list[Value],
         keywords: dict[str, Value],
         node: ast.Call,
         frame: Frame,
         flows: frozenset[Flow],
     ) -> Value | None:
+        """What calling something gives that the catalogue has an entry for; None where that says nothing."""
         everything = [*arguments, *keywords.values()]
-        effect = self.context_kind(name)
-        if name in catalogue.SET_GRAD:
-            off = bool(arguments) and constant(arguments[0]) is False
-            return of(Object("no_grad")) if off else of(Object("other"))
-        if effect:
-            return self._context(effect, arguments)
-        if name in catalogue.WRAPPERS:
-            return self._wrap(name, arguments, keywords, flows)
-        if catalogue.GRAD_SCALERS.fullmatch(name):
-            return of(Object("scaler"))
-        if (name.startswith("torch.nn.") and name[9:10].isupper()) or name.startswith("torch.nn.modules."):
-            return self._torch_nn(name, everything, node, frame)
-        if catalogue.SCHEDULERS.fullmatch(name):
-            return of(Object("scheduler"))
-        if catalogue.OPTIMIZERS.fullmatch(name):
-            return of(self.note_optimizer(node, name, frame))
-        if catalogue.LOADERS.fullmatch(name):
-            known = Evidence(known_by="import", confidence=0.99)
-            return of(self.note_loader(node, name, known, frame), flows=detached(flows))
-        if catalogue.DATASETS.fullmatch(name):
-            return of(Object("dataset"), flows=detached(flows))
-        if catalogue.TRANSFORMS.fullmatch(name):
-            return of(Object("transform"))
-        if name == "torch.autograd.backward":
-            self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.99))
-            return UNKNOWN
-        if catalogue.TRAINERS.fullmatch(name):
-            return of(Object("trainer", node, models_in(join(everything))))
-        if name in {
-            "accelerate.Accelerator",
-            "accelerate.accelerator.Accelerator",
-            "lightning.fabric.Fabric",
-            "lightning.Fabric",
-        }:
-            return of(Object("accelerator"))
-        if name in catalogue.TUPLE_BUILDERS:
-            return self._tuple_of_model(name, node, frame)
-        return self._build(name, node, frame)
+        if refuses(entry, (constant(value) for value in everything)):
+            return Value(frozenset(), flows)
+        match entry.gives:
+            case "module" | "pipeline":
+                return self._items(entry, of(self._library_model(name, entry, node, frame)))
+            case "layer":
+                return self._torch_nn(name, everything, node, frame)
+            case "same":
+                return self._wrap(name, entry, arguments, keywords, node, frame, flows)
+            case "output":
+                return self._run_given(everything, node, frame, flows)
+            case "copy":
+                return self._copied(arguments[0] if arguments else UNKNOWN, node, frame)
+            case "optimizer":
+                return of(self.note_optimizer(node, name, frame))
+            case "loader":
+                known = Evidence(known_by="import", confidence=0.99)
+                return of(self.note_loader(node, name, known, frame), flows=detached(flows))
+            case "trainer":
+                return of(Object("trainer", node, models_in(join(everything)), entry))
+            case "backward":
+                self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.99))
+                return UNKNOWN
+            case "set_grad":
+                off = bool(arguments) and constant(arguments[0]) is False
+                return of(Object("no_grad" if off else "other"))
+            case "no_grad" | "inference_mode" | "autocast" | "enable_grad":
+                return self._context(entry, arguments)
+            case "part":
+                return of(Object("other"), flows=flows)
+            case "dataset":
+                return of(Object("dataset"), flows=detached(flows))
+            case "scaler" | "scheduler" | "transform" | "loss" | "accelerator":
+                return of(Object(entry.gives))
+        return None
 
-    def _context(self, effect: str, arguments: list[Value]) -> Value:
+    def _context(self, entry: Entry, arguments: list[Value]) -> Value:
         decorated = [thing for value in arguments for thing in value.things if isinstance(thing, Function)]
         if decorated:
             return of(*decorated)
-        kinds: dict[str, Literal["no_grad", "inference_mode", "autocast", "enable_grad"]] = {
-            "no_grad": "no_grad",
-            "inference_mode": "inference_mode",
-            "autocast": "autocast",
-            "enable_grad": "enable_grad",
-        }
-        if effect == "inference_mode" and arguments and constant(arguments[0]) is False:
+        if entry.gives == "inference_mode" and arguments and constant(arguments[0]) is False:
             return of(Object("other"))
-        return of(Object(kinds[effect]))
+        assert entry.gives in {"no_grad", "inference_mode", "autocast", "enable_grad"}
+        return of(Object(entry.gives))
 
-    def _wrap(self, name: str, arguments: list[Value], keywords: dict[str, Value], flows: frozenset[Flow]) -> Value:
+    def _wrap(
+        self,
+        name: str,
+        entry: Entry,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+        node: ast.Call,
+        frame: Frame,
+        flows: frozenset[Flow],
+    ) -> Value:
         models = [value for value in [*arguments, *keywords.values()] if models_in(value)]
+        if not models and entry.otherwise == "module":
+            return of(self._library_model(name, entry, node, frame))
         if not models:
             # torch.jit.script and torch.compile also take functions, and work as decorators.
             functions = [
                 value for value in arguments if any(isinstance(thing, Function | Class) for thing in value.things)
             ]
             return functions[0] if functions else Value(frozenset(), flows)
-        trait = catalogue.WRAPPERS[name]
-        for thing in models_in(models[0]):
-            if trait:
-                self.facts.model(thing).traits.add(trait)
-        if name in {
-            "apex.amp.initialize",
-            "deepspeed.initialize",
-            "intel_extension_for_pytorch.optimize",
-            "ipex.optimize",
-        }:
-            optimizers = [value for value in [*arguments[1:], *keywords.values()] if value is not models[0]]
-            if optimizers or name == "deepspeed.initialize":
-                given = [models[0], *optimizers] if len(optimizers) == 1 else [models[0], UNKNOWN, UNKNOWN, UNKNOWN]
-                return of(Items(tuple(given)))
-        return models[0]
+        if entry.trait:
+            for thing in models_in(models[0]):
+                self.facts.model(thing).traits.add(entry.trait)
+        others = [value for value in [*arguments[1:], *keywords.values()] if value is not models[0]]
+        if entry.with_optimizer and others:
+            return of(Items((models[0], *(others if len(others) == 1 else [UNKNOWN] * 3))))
+        return self._items(entry, models[0])
+
+    def _items(self, entry: Entry, model: Value) -> Value:
+        """A model, or the tuple that holds it."""
+        if not entry.items:
+            return model
+        given = {"model": model, "models": of(Many(model)), "other": UNKNOWN}
+        return of(Items(tuple(given[item] for item in entry.items)))
+
+    def _run_given(self, everything: list[Value], node: ast.Call, frame: Frame, flows: frozenset[Flow]) -> Value:
+        """A function of a library that runs the model that it is given."""
+        results = [self.run_model(thing, node, frame, flows) for value in everything for thing in models_in(value)]
+        self.hand_over(everything, frame)
+        return join([Value(frozenset(), flows), *results])
 
     def _torch_nn(self, name: str, everything: list[Value], node: ast.Call, frame: Frame) -> Value | None:
-        if catalogue.is_loss(name):
+        if self.catalogue.is_loss(name):
             return of(Object("loss", node if name == "torch.nn.BCELoss" else None))
-        layer = catalogue.torch_layer(name)
+        layer = self.catalogue.torch_layer(name)
         if name == "torch.nn.Parameter" and self.layer_sets and _FUNCTIONAL.search(frame.parsed.source.text):
-            self.layer_sets[-1].add(catalogue.UNKNOWN_LAYER)
+            self.layer_sets[-1].add(UNKNOWN_LAYER)
         if not layer:
             return of(Object("other")) if not name.startswith("torch.nn.utils") else None
         model = self.facts.models.get(node)
@@ -273,30 +287,17 @@ class Libraries(Noting):
             evidence = Evidence(known_by="import", confidence=0.95)
             model = BuiltModel(node, frame.parsed, evidence, name, "torch", is_layer=True)
             self.facts.models[node] = model
-        if layer not in catalogue.CONTAINERS:
-            model.layers |= {layer} | catalogue.IMPLIED_LAYERS.get(layer, set())
+        if layer not in self.catalogue.containers:
+            model.layers |= {layer} | self.catalogue.implied_layers.get(layer, frozenset())
         for value in everything:
             self.adopt(of(ModelObject(node)), value)
-            model.layers_known = model.layers_known and (layer not in catalogue.CONTAINERS or bool(value.things))
+            model.layers_known = model.layers_known and (layer not in self.catalogue.containers or bool(value.things))
         for outer in self.layer_sets[-1:]:
             outer |= model.layers
         self.fresh[-1].add(node)
         return of(ModelObject(node))
 
-    def _build(self, name: str, node: ast.Call, frame: Frame) -> Value | None:
-        """What the catalogue says about a call: the class (or function) itself, or a method that builds one."""
-        last = name.rpartition(".")[2]
-        base = name.rpartition(".")[0] if last in catalogue.BUILDING_METHODS else name
-        entry = catalogue.builder(name) if base == name else catalogue.builder(base) or catalogue.builder(name)
-        if entry is None or (
-            base == name and last[:1].isupper() is False and name.startswith("transformers.") and last != "pipeline"
-        ):
-            return None
-        if name.startswith("transformers.") and base == name and last.startswith("Auto"):
-            return None
-        return of(self._library_model(name, entry, node, frame))
-
-    def _library_model(self, name: str, entry: catalogue.Builder, node: ast.Call, frame: Frame) -> ModelObject:
+    def _library_model(self, name: str, entry: Entry, node: ast.Call, frame: Frame) -> ModelObject:
         if node not in self.facts.models:
             self.facts.models[node] = BuiltModel(
                 node,
@@ -307,16 +308,9 @@ class Libraries(Noting):
                 "pipeline" if entry.gives == "pipeline" else "module",
                 layers=set(entry.layers or ()),
                 layers_known=entry.layers is not None,
+                entry=entry,
             )
         for outer in self.layer_sets[-1:]:
             outer |= entry.layers or set()
         self.fresh[-1].add(node)
         return ModelObject(node)
-
-    def _tuple_of_model(self, name: str, node: ast.Call, frame: Frame) -> Value:
-        entry = catalogue.Builder(name, "module", None)
-        thing = of(self._library_model(name, entry, node, frame))
-        length = catalogue.TUPLE_BUILDERS[name]
-        if length == 0:
-            return of(Items((of(Many(thing)), UNKNOWN, UNKNOWN)))
-        return of(Items((thing, *[UNKNOWN] * (length - 1))))

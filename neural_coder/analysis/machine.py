@@ -11,7 +11,7 @@ from typing import Any
 
 from neural_coder.analysis.facts import Facts, Step
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.infer import Inference
+from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import FunctionNode
 from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObject, Thing, Value
@@ -19,6 +19,9 @@ from neural_coder.analysis.values import ClassInfo, Flow, FunctionInfo, ModelObj
 MAX_STEPS = 25_000
 """Statements to run before calls of project functions are no longer followed."""
 MAX_DEPTH = 18
+MAX_STEPS_OF_MANY = 3_000
+MAX_DEPTH_OF_MANY = 4
+"""The same where a script brings in so many files that they are run only by need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +43,23 @@ class Machine(ABC):
 
     Args:
         project: Where imports are looked up.
+        glance: Tells which names of other files are worth looking up, where there are many files.
         script: The file that starts the program; absolute imports are resolved against its folder.
         reported: Files whose main guards run, as if each were the script.
     """
 
-    def __init__(self, project: Project, script: Path, reported: frozenset[Path]):
+    def __init__(self, project: Project, glance: Glance, script: Path, reported: frozenset[Path]):
         self.project = project
+        self.glance = glance
         self.script_folder = script.resolve().parent
         self.reported = reported
-        self.facts = Facts()
-        self.inference = Inference(project.python)
+        self.eager = project.is_small(script)
+        """Project files are run as soon as they are imported, as Python does; else when a name of theirs is needed."""
+        self.max_steps = MAX_STEPS if self.eager else MAX_STEPS_OF_MANY
+        self.max_depth = MAX_DEPTH if self.eager else MAX_DEPTH_OF_MANY
+        self.catalogue = project.catalogue
+        self.facts = Facts(self.catalogue)
+        self.inference = project.inference
         self.steps = 0
         self.stack: list[Step] = []
         self.grad = True
@@ -62,6 +72,9 @@ class Machine(ABC):
         """One for each module that is being built: the layers that it turns out to hold."""
         self.fresh: list[set[ast.AST]] = [set()]
         """One for each running function: the models that it has built, itself or by what it called."""
+        self.part_nodes: dict[tuple[ast.AST, str], ast.AST] = {}
+        """For a model or trainer and the name of an attribute: what stands for the model there."""
+        self.part_owners: dict[ast.AST, ast.AST] = {}
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
         self.own_models: dict[tuple[ast.ClassDef, str], ast.AST] = {}
@@ -70,7 +83,7 @@ class Machine(ABC):
         """For a call that builds an object without a constructor of its own (a dataclass): what its fields got."""
         self.modules: dict[Path, Frame] = {}
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
-        self.functions: dict[ast.AST, FunctionInfo] = {}
+        self.functions: dict[FunctionNode | ast.Lambda, FunctionInfo] = {}
         self.mentions: dict[Path, bool] = {}
         self.called: set[ast.AST] = set()
         self.loaders_read: set[ast.AST] = set()
@@ -86,7 +99,7 @@ class Machine(ABC):
     @property
     def exhausted(self) -> bool:
         """Whether the budget is spent: project functions are no longer followed from their calls."""
-        return self.steps > MAX_STEPS
+        return self.steps > self.max_steps
 
     @abstractmethod
     def run_block(self, block: list[ast.stmt], frame: Frame) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
 from neural_coder.analysis.containers import keys_of
+from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
 from neural_coder.analysis.values import (
@@ -51,6 +51,8 @@ class Methods(Libraries):
         flows = frozenset().union(receiver.flows, *(all_flows(value) for value in everything))
         own = any(isinstance(thing, Function | Class | Outside) for thing in function.things)
         models = [thing for thing in receiver.things if isinstance(thing, ModelObject)]
+        if models and function.things and all(isinstance(thing, ModelObject) for thing in function.things):
+            return None  # a model that is a part of another one: `pipe.unet(x)`
         if models:
             results = [
                 self.model_method(thing, node, callee.attr, arguments, keywords, flows, frame) for thing in models
@@ -67,7 +69,23 @@ class Methods(Libraries):
                     return known
         if own:
             return None
+        built = self._built_by_class(receiver, node, callee.attr, frame)
+        if built is not None:
+            return built
         return self._method_by_name(node, callee, receiver, arguments, flows, frame)
+
+    def _built_by_class(self, receiver: Value, node: ast.Call, name: str, frame: Frame) -> Value | None:
+        """`Net.from_pretrained(...)` where a base outside the project has that method."""
+        classes = [thing for thing in receiver.things if isinstance(thing, Class)]
+        found = [
+            self.call_value(of(thing), [], {}, node, frame)
+            for thing in classes
+            if any(
+                entry.gives == "module" and name in (entry.built_by or self.catalogue.building_methods)
+                for entry in self.base_entries(thing.info)
+            )
+        ]
+        return join(found) if found else None
 
     def _method_by_name(
         self,
@@ -156,8 +174,11 @@ class Methods(Libraries):
         )
         if member is not None and member.things and not is_abstract:
             return self._run_member(thing, member, node, arguments, keywords, frame, flows)
+        known = self._method_of_library(thing, model, node, name, frame, flows, is_abstract=is_abstract)
+        if known is not None:
+            return known
         self.note_traits(model, node, name, arguments, keywords)
-        if name in catalogue.SELF_METHODS:
+        if name in self.catalogue.same_methods:
             return of(thing)
         if name in {"children", "modules"}:
             return of(Many(of(thing)))
@@ -170,17 +191,37 @@ class Methods(Libraries):
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
-        if (
-            model.kind == "pipeline"
-            and name in {"train", "fit"}
-            and model.library in {"ultralytics", "sentence_transformers"}
-        ):
+        return Value(frozenset(), flows)
+
+    def _method_of_library(
+        self,
+        thing: ModelObject,
+        model: BuiltModel,
+        node: ast.Call,
+        name: str,
+        frame: Frame,
+        flows: frozenset[Flow],
+        *,
+        is_abstract: bool,
+    ) -> Value | None:
+        """What the catalogue says about a method that the project's files do not show."""
+        if name not in self.catalogue.methods:
+            return None
+        entries = self.entries_of(thing)
+        if any(name in entry.fits for entry in entries):
             self.note_fit(node, frame, [of(thing)], Evidence(known_by="catalogue", confidence=0.9))
             return UNKNOWN
-        methods = catalogue.PIPELINE_METHODS if model.kind == "pipeline" else catalogue.INFERENCE_METHODS
-        if (name in methods or name in catalogue.PARTS) and (is_abstract or self.has_outside_class(model)):
+        if any(name in entry.evaluates for entry in entries):
+            self.note_evaluation([thing])
+            return UNKNOWN
+        if any(name in entry.loads for entry in entries):
+            known = Evidence(known_by="catalogue", confidence=0.9)
+            return of(self.note_loader(node, f"{model.qualified_name}.{name}", known, frame), flows=detached(flows))
+        told = [entry.runs for entry in entries if entry.runs is not None]
+        methods = frozenset().union(*told) if told else self.catalogue.run_methods
+        if name in methods and (is_abstract or self.has_outside_class(model)):
             return self.run_model(thing, node, frame, flows)
-        return Value(frozenset(), flows)
+        return None
 
     def _run_member(
         self,
@@ -247,13 +288,13 @@ class Methods(Libraries):
                 return arguments[0] if arguments else UNKNOWN
             case "accelerator", "autocast":
                 return of(Object("autocast"))
-            case "trainer", _ if name in catalogue.FIT_METHODS:
+            case "trainer", _ if thing.entry is not None and name in thing.entry.fits:
                 self.note_fit(
                     node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95)
                 )
                 return UNKNOWN
-            case "trainer", ("evaluate" | "predict" | "test" | "validate"):
-                self.facts.mark_inferred({model.site for model in thing.models | models_in(join(everything))})
+            case "trainer", _ if thing.entry is not None and name in thing.entry.evaluates:
+                self.note_evaluation(thing.models | models_in(join(everything)))
                 return UNKNOWN
             case ("loss", _) if name in {"to", "cuda", "cpu", "eval", "train", "half", "float"}:
                 return of(thing)
@@ -270,9 +311,13 @@ class Methods(Libraries):
         if name == "manual_backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.9))
             return UNKNOWN
-        if name in catalogue.FIT_METHODS and self.has_base(thing.info, catalogue.TRAINERS):
-            held = thing.info.attributes.get("model", UNKNOWN)
-            self.note_fit(node, frame, [held, *everything], Evidence(known_by="catalogue", confidence=0.9))
+        trainers = [entry for entry in self.base_entries(thing.info) if entry.gives == "trainer"]
+        held = [thing.info.attributes.get("model", UNKNOWN), *everything]
+        if any(name in entry.fits for entry in trainers):
+            self.note_fit(node, frame, held, Evidence(known_by="catalogue", confidence=0.9))
+            return UNKNOWN
+        if any(name in entry.evaluates for entry in trainers):
+            self.note_evaluation(models_in(join(held)))
             return UNKNOWN
         return None
 

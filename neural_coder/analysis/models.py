@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from neural_coder.analysis import catalogue
-from neural_coder.analysis.facts import Binding, BuiltModel, Facts
+from neural_coder.analysis.facts import UNKNOWN_LAYER, Binding, BuiltModel, Facts
 from neural_coder.analysis.readiness import ready_after
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.records import Evidence, Model
@@ -23,7 +22,7 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
         kept = [model for model in built if not _is_part(model, binding)]
         if binding.borrowed:
             kept = [model for model in kept if not any(origin.site in named for origin in model.family())]
-        if kept and not catalogue.LOSS_VARIABLES.search(binding.name):
+        if kept and not facts.catalogue.names_loss(binding.name):
             found.append((binding, kept))
     return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
 
@@ -75,7 +74,7 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
 
 
 def _are_known(layers: frozenset[str], built: list[BuiltModel]) -> bool:
-    return catalogue.UNKNOWN_LAYER not in layers and (bool(layers) or all(model.layers_known for model in built))
+    return UNKNOWN_LAYER not in layers and (bool(layers) or all(model.layers_known for model in built))
 
 
 def _evidence(binding: Binding, model: BuiltModel) -> Evidence:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import optimizer_name
 from neural_coder.analysis.expressions import Expressions
 from neural_coder.analysis.facts import MAX_STACKS, BackwardCall, Built, BuiltModel, ForwardCall, OtherCall
 from neural_coder.analysis.frames import Frame
@@ -47,7 +48,7 @@ class Noting(Expressions):
         for site in frame.loaders[-1] if frame.loaders else ():
             call.loaders.add(site)
             self.facts.loaders[site].confirmed = True
-        self.facts.forward_statements.update((statement, thing.site) for _, statement in self.stack)
+        self._note_run_inside({thing.site, self.part_owners.get(thing.site, thing.site)})
         self.ran_forward = True
         return call
 
@@ -81,8 +82,19 @@ class Noting(Expressions):
     def note_fit(self, node: ast.Call, frame: Frame, models: list[Value], evidence: Evidence) -> None:
         """A call that trains as a whole."""
         self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "fit", evidence))
-        for thing in models_in(join(models)):
-            self.facts.mark_trained({thing.site})
+        trained = {thing.site for thing in models_in(join(models))}
+        self.facts.mark_trained(trained)
+        self._note_run_inside(trained)
+
+    def note_evaluation(self, models: Iterable[ModelObject]) -> None:
+        """A call that runs models over a whole dataset, inside a library."""
+        run = {thing.site for thing in models}
+        self.facts.mark_inferred(run)
+        self._note_run_inside(run)
+
+    def _note_run_inside(self, sites: Iterable[ast.AST]) -> None:
+        for site in sites:
+            self.facts.forward_statements.update((statement, site) for _, statement in self.stack)
 
     def note_numpy(self, flows: frozenset[Flow]) -> None:
         """Values are turned into NumPy arrays, which know no bfloat16."""
@@ -120,14 +132,14 @@ class Noting(Expressions):
         """An optimizer is built."""
         if node not in self.facts.optimizers:
             evidence = Evidence(known_by="import", confidence=0.99)
-            self.facts.optimizers[node] = Built(node, frame.parsed, catalogue.optimizer_name(name), evidence)
+            self.facts.optimizers[node] = Built(node, frame.parsed, optimizer_name(name), evidence)
         return Object("optimizer", node)
 
     def note_traits(
         self, model: BuiltModel, node: ast.Call, name: str, arguments: list[Value], keywords: dict[str, Value]
     ) -> None:
         """What a method call on a model tells about what the script does with it."""
-        trait = catalogue.METHOD_TRAITS.get(name)
+        trait = self.catalogue.traits.get(name)
         if name == "train" and arguments and constant(arguments[0]) is False:
             trait = "eval"
         if trait:

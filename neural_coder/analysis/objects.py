@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import logging
-import re
 from pathlib import Path
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import Machine
@@ -44,6 +43,7 @@ log = logging.getLogger(__name__)
 MAX_FILES = 200
 """Project files to run for one analysis; further ones are taken for empty."""
 _MAX_CANDIDATES = 12
+_CONTEXTS = frozenset({"no_grad", "inference_mode", "enable_grad", "autocast"})
 
 
 class Objects(Machine):
@@ -70,11 +70,13 @@ class Objects(Machine):
 
     def _parsed(self, path: Path) -> Parsed:
         if len(self.modules) >= MAX_FILES and path not in self.reported:
+            self.facts.unread[path] = f"only {MAX_FILES} files are followed from one script"
             return self.project.empty(path)
         try:
             return self.project.parsed(path)
         except UserError as error:
             log.debug("%s taken for empty: %s", path, error)
+            self.facts.unread[path] = str(error).partition("\n")[0]
             return self.project.empty(path)
 
     def resolve(self, value: Value) -> Value:
@@ -82,12 +84,17 @@ class Objects(Machine):
         if not any(isinstance(thing, Import) for thing in value.things):
             return value
         found = [
-            self._look_up(thing) if isinstance(thing, Import) else of(thing, flows=value.flows)
+            self.look_up(thing) if isinstance(thing, Import) and self.is_wanted(thing) else of(thing, flows=value.flows)
             for thing in value.things
         ]
         return join(found)
 
-    def _look_up(self, thing: Import) -> Value:
+    def is_wanted(self, thing: Import) -> bool:
+        """Whether a name of another file is worth running that file for."""
+        return self.eager or thing.path in self.modules or self.glance.gives_models(thing.path, thing.name)
+
+    def look_up(self, thing: Import) -> Value:
+        """What a name of another project file stands for."""
         frame = self.module_frame(thing.path)
         value = frame.names.get(thing.name) or self.from_star_files(thing.name, frame)
         if value is not None:
@@ -118,21 +125,50 @@ class Objects(Machine):
             if isinstance(thing, Outside)
         ]
 
-    def has_base(self, info: ClassInfo, pattern: re.Pattern[str]) -> bool:
-        """Whether a base outside the project has a name of this form."""
-        return any(pattern.fullmatch(name) for name in self.outside_bases(info))
+    def base_entries(self, info: ClassInfo) -> list[Entry]:
+        """What the catalogue says about the bases outside the project."""
+        found = (self.catalogue.entry(self.catalogue.canonical(name)) for name in self.outside_bases(info))
+        return [entry for entry in found if entry is not None]
+
+    def entries_of(self, thing: Thing) -> list[Entry]:
+        """What the catalogue says about an object: about what built it, or about the bases of its class."""
+        if isinstance(thing, Object):
+            return [thing.entry] if thing.entry is not None else []
+        if isinstance(thing, Instance):
+            return self.base_entries(thing.info)
+        if isinstance(thing, ModelObject):
+            model = self.facts.model(thing)
+            own = [model.entry] if model.entry is not None else []
+            return [*own, *(entry for info in model.classes for entry in self.base_entries(info))]
+        return []
 
     def module_evidence(self, info: ClassInfo) -> Evidence | None:
         """How we know that a class is a module; None when it is none."""
         names = self.outside_bases(info)
-        if any(catalogue.is_module_base(catalogue.canonical(name)) for name in names):
+        if any(self.catalogue.is_module_base(self.catalogue.canonical(name)) for name in names):
             return Evidence(known_by="project", confidence=0.98)
-        unknown = [name for name in names if name.partition(".")[0] not in catalogue.FOREIGN]
+        unknown = [name for name in names if not name.startswith("torch.") and not self.catalogue.is_foreign(name)]
         blind = any(not base.things for member in self.lineage(info) for base in member.bases)
         runs_forward = any("forward" in member.members for member in self.lineage(info))
         if (unknown or blind) and runs_forward and self.mentions_torch(info.parsed.path):
             return Evidence(known_by="name", confidence=0.7, note="it defines forward()")
+        asked = [name for name in unknown if self.is_uncharted(name)]
+        if asked and self.mentions_torch(info.parsed.path):
+            told = any(self.inferred_module(name, info.parsed.path) for name in asked)
+            return Evidence(known_by="jedi", confidence=0.9) if told else None
         return None
+
+    def is_uncharted(self, name: str) -> bool:
+        """Whether a dotted name belongs to a package that the catalogue does not know at all."""
+        package = name.partition(".")[0]
+        return package != name and package not in self.catalogue.packages and package not in self.catalogue.foreign
+
+    def inferred_module(self, name: str, asking: Path) -> bool:
+        """Ask jedi whether something of an installed package is or gives a module; False also when it does not know."""
+        answer = self.inference.gives_module(name, asking) if "?" not in name else None
+        if answer is None and self.inference.exhausted(asking):
+            self.facts.out_of_time.add(asking.resolve())
+        return bool(answer)
 
     def mentions_torch(self, path: Path) -> bool:
         """Whether the text of a file names PyTorch or a library that builds on it."""
@@ -143,7 +179,7 @@ class Objects(Machine):
     def is_loss_class(self, info: ClassInfo) -> bool:
         """Whether a module class is a loss."""
         names = [member.node.name for member in self.lineage(info)] + self.outside_bases(info)
-        return any(catalogue.is_loss(name) for name in names)
+        return any(self.catalogue.is_loss(name) for name in names)
 
     # --- attributes -------------------------------------------------------------------------------------------------
 
@@ -212,18 +248,18 @@ class Objects(Machine):
 
     def _attribute_of(self, thing: Thing, name: str, frame: Frame) -> Value:
         if isinstance(thing, Outside):
-            return of(Outside(catalogue.canonical(f"{thing.name}.{name}")))
+            return of(Outside(self.catalogue.canonical(f"{thing.name}.{name}")))
         if isinstance(thing, FileModule):
             return self._module_attribute(thing, name)
         if isinstance(thing, ModelObject) and name == "_modules":
             return of(Many(of(thing)))
-        if isinstance(thing, ModelObject) and (name == "module" or self._is_part(thing, name)):
+        if isinstance(thing, ModelObject) and name == "module":
             return self.member_of(thing, name) or of(thing)
         if isinstance(thing, Object):
-            return self._object_attribute(thing, name)
+            return self._object_attribute(thing, name, frame)
         member = self.member_of(thing, name)
         if member is None:
-            return self._missing_attribute(thing, name)
+            return self._missing_attribute(thing, name, frame)
         results = []
         for part in member.things:
             if isinstance(part, Function) and part.info.kind == "property" and part.bound is not None:
@@ -231,10 +267,6 @@ class Objects(Machine):
             else:
                 results.append(of(part, flows=member.flows))
         return join(results) if results else member
-
-    def _is_part(self, thing: ModelObject, name: str) -> bool:
-        model = self.facts.model(thing)
-        return name in catalogue.PARTS and model.evidence.known_by in {"catalogue", "import"} and not model.classes
 
     def from_star_files(self, name: str, frame: Frame) -> Value | None:
         """A name that a file may have by `from module import *`, from modules that have not been run yet."""
@@ -249,6 +281,10 @@ class Objects(Machine):
         if name == "__dict__":
             return self.candidates(thing)
         if thing.path.suffix == ".py":
+            later = Import(thing.path, name)
+            submodule = self._submodule(thing.path, name)
+            if not submodule.things and not self.is_wanted(later):
+                return of(later)
             frame = self.module_frame(thing.path)
             found = frame.names.get(name)
             found = self.from_star_files(name, frame) if found is None else self.resolve(found)
@@ -275,22 +311,38 @@ class Objects(Machine):
         ]
         return of(Many(join(parts))) if 0 < len(parts) <= _MAX_CANDIDATES else UNKNOWN
 
-    def _object_attribute(self, thing: Object, name: str) -> Value:
-        if thing.kind == "holder" and thing.site is not None and not catalogue.NO_MODEL_PARTS.search(name):
+    def _object_attribute(self, thing: Object, name: str, frame: Frame) -> Value:
+        if thing.kind == "holder" and thing.site is not None and not self.catalogue.is_no_model(name):
             return of(self.placeholder(thing.site, self._file_of(thing.site), f"held as {name}"))
         if thing.kind == "trainer" and name in {"model", "lightning_module"} and thing.models:
             return of(*thing.models)
-        return UNKNOWN
+        return self._missing_attribute(thing, name, frame)
 
     def _file_of(self, node: ast.AST) -> Parsed:
         assert isinstance(node, ast.ClassDef)
         return self.classes[node].parsed
 
-    def _missing_attribute(self, thing: Thing, name: str) -> Value:
-        pattern = catalogue.MODULE_HOLDERS.get(name)
-        if isinstance(thing, Instance) and pattern is not None and self.has_base(thing.info, pattern):
-            return of(Object("holder", thing.info.node))
+    def _missing_attribute(self, thing: Thing, name: str, frame: Frame) -> Value:
+        """What the catalogue says about an attribute that the project's files do not show."""
+        if name not in self.catalogue.attributes:
+            return UNKNOWN
+        for entry in self.entries_of(thing):
+            if name in entry.holders and isinstance(thing, Instance):
+                return of(Object("holder", thing.info.node))
+            if name in entry.trainers:
+                return of(thing)
+            site = getattr(thing, "site", None) or (thing.info.node if isinstance(thing, Instance) else None)
+            common = self.catalogue.parts if entry.gives == "module" and isinstance(thing, ModelObject) else frozenset()
+            if name in (entry.parts or common) and site is not None:
+                return of(self.part(site, name, frame.parsed))
         return UNKNOWN
+
+    def part(self, site: ast.AST, name: str, parsed: Parsed) -> ModelObject:
+        """The model that is an attribute of a pipeline or trainer of a library."""
+        node = self.part_nodes.setdefault((site, name), ast.copy_location(ast.Pass(), site))
+        self.part_owners[node] = site
+        evidence = Evidence(known_by="catalogue", confidence=0.9, note=f"the {name} of what a library built")
+        return self.placeholder(node, parsed, evidence.note, evidence)
 
     def set_attribute(self, base: Value, name: str, value: Value) -> None:
         """Put a value on objects: what they had there before stays possible."""
@@ -328,13 +380,8 @@ class Objects(Machine):
 
     def context_kind(self, name: str) -> str:
         """What a context manager or decorator of PyTorch does, by its dotted name."""
-        if name in catalogue.NO_GRAD:
-            return "no_grad"
-        if name in catalogue.INFERENCE_MODE:
-            return "inference_mode"
-        if name in catalogue.ENABLE_GRAD:
-            return "enable_grad"
-        return "autocast" if catalogue.AUTOCASTS.fullmatch(name) else ""
+        entry = self.catalogue.entry(name)
+        return entry.gives if entry is not None and entry.gives in _CONTEXTS else ""
 
     # --- what is only known from annotations, names and use ---------------------------------------------------------
 
@@ -395,6 +442,7 @@ class Objects(Machine):
             if isinstance(thing, ModelObject):
                 model = self.facts.model(thing)
                 model.placeholder, model.library = False, model.library or "project"
+                model.qualified_name = self.facts.resolved.get(site, "")
                 self.fresh[-1].add(thing.site)
         return with_flows(known, value.flows) if known.things else value
 
@@ -410,15 +458,20 @@ class Objects(Machine):
                 elif evidence is None:
                     found.append(of(Instance(thing.info)))
             elif isinstance(thing, Outside):
-                if catalogue.is_loss(thing.name):
-                    found.append(of(Object("loss")))
-                elif catalogue.is_module_base(thing.name):
-                    evidence = Evidence(known_by="import", confidence=0.9, note="annotation")
-                    found.append(of(self.placeholder(site, parsed, "annotation", evidence)))
-                elif catalogue.OPTIMIZERS.fullmatch(thing.name):
-                    found.append(of(Object("optimizer")))
-                elif catalogue.LOADERS.fullmatch(thing.name):
-                    found.append(of(Object("loader")))
-                elif catalogue.TRAINERS.fullmatch(thing.name):
-                    found.append(of(Object("trainer")))
+                found.append(self._of_outside_type(self.catalogue.canonical(thing.name), site, parsed))
         return join(found)
+
+    def _of_outside_type(self, name: str, site: ast.AST, parsed: Parsed) -> Value:
+        entry = self.catalogue.entry(name)
+        if self.catalogue.is_loss(name):
+            return of(Object("loss"))
+        if entry is not None and (entry.gives == "pipeline" or self.catalogue.is_module_base(name)):
+            evidence = Evidence(known_by="import", confidence=0.9, note="annotation")
+            thing = self.placeholder(site, parsed, "annotation", evidence)
+            self.facts.model(thing).entry = entry
+            return of(thing)
+        if entry is not None and entry.gives == "trainer":
+            return of(Object("trainer", entry=entry))
+        if entry is not None and entry.gives in {"optimizer", "loader"}:
+            return of(Object("optimizer" if entry.gives == "optimizer" else "loader"))
+        return UNKNOWN

@@ -3,59 +3,96 @@
 from __future__ import annotations
 
 import ast
+import functools
 import logging
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from neural_coder import config
 from neural_coder.analysis import catalogue
-from neural_coder.analysis.syntax import Parsed
+from neural_coder.analysis.catalogue import Catalogue
+from neural_coder.analysis.folders import Folders, Question, any_module, named, one_below
+from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
+from neural_coder.analysis.infer import Inference
+from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.errors import UserError
-from neural_coder.source import Source
+from neural_coder.source import Source, read_bytes
 
 log = logging.getLogger(__name__)
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-_LIBRARY_MENTIONED = re.compile(r"\b(" + "|".join(sorted(catalogue.LIBRARIES)) + r")\b")
-_CACHED_TREES = 400
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Folders of packages, each a project of its own."""
+_CACHED_TREES = 100
+EAGER_FILES = 60
+"""A script with more project files than these gets each of them only when a name of it is needed."""
 
 
 class Project:
     """The files of one user project. Nothing in it is ever imported or run.
 
+    All that an analysis learns from the file system it learns here, so that what it looked at is known (`footprint`).
+
     Args:
         root: The project's folder.
         overlay: Texts that take the place of files (patched ones, say).
-        python: The user's interpreter, for questions about installed packages; None for this one.
+        python: The user's interpreter, for questions about installed packages; None for that of the settings or of the
+            active virtual environment, else this one.
     """
 
     def __init__(self, root: Path, overlay: Mapping[Path, Source] | None = None, python: Path | None = None):
         self.root = root.resolve()
         self.python = python
         self._overlay = {path.resolve(): source for path, source in (overlay or {}).items()}
+        self.watch = Watch()
+        """Notes what is looked at."""
+        self.readings: dict[Path, Reading] = {}
+        """What the files held that were read."""
+        self._folders = Folders(self._overlay)
         self._sources: dict[Path, Source] = {}
+        self._resolved: dict[Path, Path] = {}
         self._trees: dict[Path, Parsed] = {}
         self._mentions: dict[Path, bool] = {}
-        self._imports: dict[tuple[Path, Path], tuple[Path, ...]] = {}
-        self._found: dict[tuple[str, Path], Path | None] = {}
+        self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
+        self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
+
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """What is known about libraries, with what `[tool.neural_coder.catalogue]` of the project adds.
+
+        Raises:
+            UserError: That table makes no sense.
+        """
+        found = config.catalogue_table(self.root)
+        return catalogue.builtin() if found is None else catalogue.extended(*found)
+
+    @functools.cached_property
+    def inference(self) -> Inference:
+        """Answers questions about installed packages."""
+        return Inference(self.python or config.interpreter(self.root))
 
     @classmethod
     def find(cls, script: Path, python: Path | None = None) -> Project:
         """The project of a script: the nearest folder above it that looks like a root, else the script's folder."""
         folder = script.resolve().parent if not script.is_dir() else script.resolve()
-        home = Path.home().resolve()
-        for candidate in (folder, *folder.parents):
-            if candidate == home or candidate == Path(candidate.anchor):
-                break
-            if any((candidate / marker).exists() for marker in _MARKERS):
-                return cls(candidate, python=python)
-        return cls(folder, python=python)
+        return cls(marked_root(folder) or folder, python=python)
 
     def with_overlay(self, overlay: Mapping[Path, Source]) -> Project:
         """The same project with other texts in the place of some files."""
-        merged = {**self._overlay, **{path.resolve(): source for path, source in overlay.items()}}
-        return Project(self.root, merged, self.python)
+        changed = {path.resolve(): source for path, source in overlay.items()}
+        other = Project(self.root, {**self._overlay, **changed}, self.python)
+        other._sources = {path: source for path, source in self._sources.items() if path not in changed}
+        other._trees = {path: parsed for path, parsed in self._trees.items() if path not in changed}
+        # The same answers about libraries: what a patch changes must be the only difference.
+        other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
+        return other
+
+    def _resolve(self, path: Path) -> Path:
+        """A path without links; asking the file system takes long, and there are few paths but many questions."""
+        if path not in self._resolved:
+            self._resolved[path] = path.resolve()
+        return self._resolved[path]
 
     def source(self, path: Path) -> Source:
         """A file's text; the overlay comes first.
@@ -63,10 +100,27 @@ class Project:
         Raises:
             UserError: The file cannot be read.
         """
-        key = path.resolve()
+        key = self._resolve(path)
+        self.watch.now.files.add(key)
         if key not in self._sources:
-            self._sources[key] = self._overlay[key] if key in self._overlay else Source.read(path)
+            self._sources[key] = self._overlay[key] if key in self._overlay else self._read(path, key)
         return self._sources[key]
+
+    def _read(self, path: Path, key: Path) -> Source:
+        taken = stamp(key)
+        self.readings[key] = Reading("", None)
+        data = read_bytes(path)
+        self.readings[key] = Reading(digest(data), taken)
+        return Source.decode(data, path)
+
+    def watched(self) -> Footprint:
+        """Start a new footprint, in which all that is looked at from now on is noted."""
+        self.watch.now = Footprint()
+        return self.watch.now
+
+    def answer(self, question: Question) -> str:
+        """What a folder says to a question, without noting it."""
+        return self._folders.answer(question)
 
     def parsed(self, path: Path) -> Parsed:
         """A file's syntax tree.
@@ -74,7 +128,8 @@ class Project:
         Raises:
             UserError: The file cannot be read or has a syntax error.
         """
-        key = path.resolve()
+        key = self._resolve(path)
+        self.watch.now.files.add(key)
         if key not in self._trees:
             if len(self._trees) >= _CACHED_TREES:
                 self._trees.pop(next(iter(self._trees)))
@@ -86,12 +141,20 @@ class Project:
         return Parsed(Source.from_text("", path))
 
     def exists(self, path: Path) -> bool:
-        """Whether the project has this file."""
-        return path.is_file() or path.resolve() in self._overlay
+        """Whether the project has this Python file."""
+        return "f" in self._ask(named(path.parent, path.stem))
+
+    def has_folder(self, path: Path) -> bool:
+        """Whether the project has a folder that may be a package."""
+        return "d" in self._ask(named(path.parent, path.name))
+
+    def _ask(self, question: Question) -> str:
+        self.watch.now.questions.add(question)
+        return self._folders.answer(question)
 
     def files_of(self, script: Path) -> tuple[Path, ...]:
         """The script, then the project files that it imports, and those that they import, breadth first."""
-        script = script.resolve()
+        script = self._resolve(script)
         found = {script: None}
         queue = deque([script])
         while queue:
@@ -101,65 +164,89 @@ class Project:
                     queue.append(path)
         return tuple(found)
 
+    def is_small(self, script: Path) -> bool:
+        """Whether a script brings in so few project files that all can be run as soon as they are imported."""
+        script = self._resolve(script)
+        found = {script}
+        queue = deque([script])
+        while queue and len(found) <= EAGER_FILES:
+            fresh = [path for path in self.imports(queue.popleft(), script.parent) if path not in found]
+            found.update(fresh)
+            queue.extend(fresh)
+        return len(found) <= EAGER_FILES
+
     def imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
         """The project files that a file imports directly, in the order of its import statements."""
-        key = (path, script_folder)
-        if key in self._imports:
-            return self._imports[key]
+        return self._imports.get((path, script_folder), lambda: self._find_imports(path, script_folder))
+
+    def _find_imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
         try:
             tree = self.parsed(path).tree
         except UserError as error:
             log.debug("imports of %s not followed: %s", path, error)
             return ()
         found: dict[Path, None] = {}
-        for node in ast.walk(tree):
+        for node in statements(tree):
             for name in _imported_names(node):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
                 target = self.find_module(name, path, script_folder, level)
                 if target is not None and target.suffix == ".py":
                     found[target] = None
-        found.pop(path.resolve(), None)
-        self._imports[key] = tuple(found)
-        return self._imports[key]
+        found.pop(self._resolve(path), None)
+        return tuple(found)
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
         """The file (or the folder of a package without `__init__.py`) behind a module's name, if it is ours."""
-        if level:
-            base = importer.parent
-            for _ in range(level - 1):
-                base = base.parent
-            return self._below(base, name)
-        top = name.partition(".")[0]
-        if not name or top in catalogue.LIBRARIES:
+        if not level and (not name or name.partition(".")[0] in self.catalogue.libraries):
             return None
-        key = (name, script_folder)
+        key = (name, level, importer.parent if level else script_folder)
         if key not in self._found:
-            bases = dict.fromkeys((script_folder, self.root, self.root / "src"))
-            hits = (hit for base in bases if (hit := self._below(base, name)) is not None)
-            self._found[key] = next(hits, None) or self._below_a_child(top, name)
-        return self._found[key]
+            # There are very many of these: a tuple of questions is a tenth of a footprint.
+            outer, self.watch.now = self.watch.now, Footprint()
+            target = self._find_relative(*key) if level else self._find_absolute(name, script_folder)
+            self._found[key] = target, tuple(self.watch.now.questions)
+            self.watch.now = outer
+        found, questions = self._found[key]
+        self.watch.now.questions.update(questions)
+        return found
+
+    def _find_relative(self, name: str, level: int, folder: Path) -> Path | None:
+        for _ in range(level - 1):
+            folder = folder.parent
+        return self._below(folder, name)
+
+    def _find_absolute(self, name: str, script_folder: Path) -> Path | None:
+        bases = dict.fromkeys((script_folder, self.root, self.root / "src"))
+        hits = (hit for base in bases if (hit := self._below(base, name)) is not None)
+        return next(hits, None) or self._below_a_child(name.partition(".")[0], name)
 
     def _below_a_child(self, top: str, name: str) -> Path | None:
         """Look for a package in the root's folders: scripts put `lib/` and the like on `sys.path` themselves."""
-        try:
-            folders = [child for child in sorted(self.root.iterdir()) if child.is_dir() and child.name[0] not in "._"]
-        except OSError:
-            return None
-        holders = [child for child in folders if self._below(child, top) is not None]
-        return self._below(holders[0], name) if len(holders) == 1 and name else None
+        holders = self._ask(one_below(self.root, top)).split("/")
+        return self._below(self.root / holders[0], name) if len(holders) == 1 and holders[0] else None
 
     def _below(self, base: Path, name: str) -> Path | None:
-        target = base.joinpath(*name.split(".")) if name else base
-        for candidate in (target.with_name(target.name + ".py") if name else None, target / "__init__.py"):
-            if candidate is not None and self.exists(candidate):
-                return candidate.resolve()
-        if target.is_dir() and name and any(target.glob("*.py")):
-            return target.resolve()
-        return None
+        if not name:
+            package = base / "__init__.py"
+            return self._resolve(package) if self.exists(package) else None
+        *parents, last = name.split(".")
+        for parent in parents:
+            if "d" not in self._ask(named(base, parent)):
+                return None
+            base = base / parent
+        kinds = self._ask(named(base, last))
+        if "f" in kinds:
+            return self._resolve(base / f"{last}.py")
+        if "d" not in kinds:
+            return None
+        package = base / last
+        if self.exists(package / "__init__.py"):
+            return self._resolve(package / "__init__.py")
+        return self._resolve(package) if self._ask(any_module(package)) else None
 
     def mentions_models(self, path: Path, script_folder: Path) -> bool:
         """A cheap look: whether a file, or one that it imports, names PyTorch or a library that builds on it."""
-        seen = {path.resolve()}
+        seen = {self._resolve(path)}
         queue = deque(seen)
         while queue:
             current = queue.popleft()
@@ -172,14 +259,26 @@ class Project:
 
     def mentions_library(self, path: Path) -> bool:
         """Whether a file's text names PyTorch or a library that builds on it."""
-        path = path.resolve()
+        path = self._resolve(path)
+        self.watch.now.files.add(path)
         if path not in self._mentions:
             try:
-                self._mentions[path] = bool(_LIBRARY_MENTIONED.search(self.source(path).text))
+                self._mentions[path] = self.catalogue.mentions_library(self.source(path).text)
             except UserError as error:
                 log.debug("%s not searched: %s", path, error)
                 self._mentions[path] = False
         return self._mentions[path]
+
+
+def marked_root(folder: Path) -> Path | None:
+    """The nearest folder, this one or above it, that looks like the root of a project."""
+    home = Path.home().resolve()
+    for candidate in (folder, *folder.parents):
+        if candidate == home or candidate == Path(candidate.anchor):
+            return None
+        if candidate.parent.name in _INSTALLED or any((candidate / marker).exists() for marker in _MARKERS):
+            return candidate
+    return None
 
 
 def _imported_names(node: ast.AST) -> Iterator[str]:

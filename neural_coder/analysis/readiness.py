@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import ast
 
-from neural_coder.analysis import catalogue
+from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Binding, Facts
 from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted, named
 
-_LOOKS = catalogue.words(
+_LOOKS = words(
     """
     print summary len isinstance hasattr type id info debug str repr
     """
 )
-_PREPARES = catalogue.words(
+_PREPARES = words(
     """
     load init freeze restore resume prune fuse quantize convert prepare reload initialize initialise
     """
 )
-_RUNS = catalogue.words(
+_RUNS = words(
     """
     train fit test eval evaluate validate run predict infer inference generate sample forward main demo launch start
     loop epoch step serve detect process call apply benchmark measure export spawn
     """
 )
 """Words in names of functions that run a model that they get."""
-_FINISHING = catalogue.SELF_METHODS | {"load_state_dict", "fuse", "compile"}
+_FINISHING = frozenset({"load_state_dict", "fuse", "compile"})
+"""Methods that change what a model computes, beside those that move it or set its mode."""
 _CONDITIONAL = (ast.Lambda, ast.IfExp, ast.BoolOp, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -275,7 +276,11 @@ class _Search:
             if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
                 if dotted_root_is(node, self.name):
                     return True
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FINISHING:
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and self._is_finishing(node.func.attr)
+            ):
                 if dotted_root_is(node.func.value, self.name):
                     return True
             elif isinstance(node, ast.Call) and self._is_argument(node) and self._is_known_function(node):
@@ -285,11 +290,21 @@ class _Search:
     def _in_init(self) -> bool:
         return self.name.startswith("self.") and self.function is not None and self.function.name == "__init__"
 
+    def _whole(self, call: ast.Call) -> ast.Call:
+        """`Checkpointer(model).load(path)` of `Checkpointer(model)`."""
+        parent = self.parsed.parents.get(call)
+        around = self.parsed.parents.get(parent) if isinstance(parent, ast.Attribute) else None
+        return self._whole(around) if isinstance(around, ast.Call) and around.func is parent else call
+
+    def _is_finishing(self, method: str) -> bool:
+        return method in _FINISHING or method in self.facts.catalogue.same_methods
+
     def _is_known_function(self, call: ast.Call) -> bool:
         """Whether a call stands by itself, or gives what it loaded, and its name says that it prepares a model."""
-        words = set(dotted(call.func).rpartition(".")[2].lower().split("_"))
-        alone = isinstance(self.parsed.parents.get(call), ast.Expr | ast.Assign)
-        return alone and bool(words & _PREPARES)
+        whole = self._whole(call)
+        last = whole.func.attr if isinstance(whole.func, ast.Attribute) else dotted(whole.func)
+        alone = isinstance(self.parsed.parents.get(whole), ast.Expr | ast.Assign)
+        return alone and bool(set(last.lower().split("_")) & _PREPARES)
 
 
 def reads_surely(statement: ast.stmt, name: str) -> bool:

@@ -30,8 +30,6 @@ from neural_coder.analysis.values import (
 
 log = logging.getLogger(__name__)
 
-EAGER_FILES = 60
-"""Project files that are run as soon as they are imported, as Python does; further ones when a name is needed."""
 MAX_NESTING = 220
 _ENDS = frozenset({"exit", "quit", "sys.exit", "os._exit", "os.abort"})
 
@@ -75,7 +73,9 @@ class Statements(Calling):
 
     def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
-            value = self.annotated(self.evaluate(node.value, frame), node.annotation, node.value, frame)
+            value = self.evaluate(node.value, frame)
+            if isinstance(node.value, ast.Call):
+                value = self.annotated(value, node.annotation, node.value, frame)
             self.assign(node.target, value, frame, node, node.value)
         elif isinstance(node.target, ast.Name):
             value = self.from_annotation(node.annotation, frame, node.target.id, node)
@@ -305,6 +305,8 @@ class Statements(Calling):
     def _module(self, name: str, level: int, frame: Frame) -> Value:
         path = self.project.find_module(name, frame.parsed.path, self.script_folder, level)
         if path is not None:
+            if frame.statement is not None:
+                self.facts.imports.setdefault(frame.statement, path)
             return of(FileModule(path))
         return UNKNOWN if level else of(Outside(name))
 
@@ -326,7 +328,7 @@ class Statements(Calling):
             if thing.path == frame.parsed.path.resolve() or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
                 return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
-            if len(self.modules) < EAGER_FILES:
+            if self.eager:
                 self.module_frame(thing.path)
             return (
                 self.resolve(of(Import(thing.path, name)))
@@ -337,12 +339,12 @@ class Statements(Calling):
 
     def _is_submodule(self, path: Path, name: str) -> bool:
         folder = path if path.suffix != ".py" else path.parent
-        return self.project.exists(folder / f"{name}.py") or (folder / name).is_dir()
+        return self.project.exists(folder / f"{name}.py") or self.project.has_folder(folder / name)
 
     def _import_all(self, module: Value, frame: Frame) -> None:
         for thing in module.things:
             if isinstance(thing, FileModule) and thing.path.suffix == ".py":
-                if len(self.modules) >= EAGER_FILES and thing.path not in self.modules:
+                if not self.eager and thing.path not in self.modules:
                     frame.module.star_files.append(thing.path)
                     continue
                 imported = self.module_frame(thing.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -32,14 +33,49 @@ class Parsed:
         return self.source.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
     @cached_property
+    def _index(self) -> tuple[list[ast.AST], dict[ast.AST, tuple[int, int]], dict[ast.AST, ast.AST]]:
+        """All nodes in the order of the tree, where the nodes below each one are in that list, and parents.
+
+        One walk that is written out, because generators take several times as long and many ask.
+        """
+        nodes: list[ast.AST] = []
+        ranges: dict[ast.AST, tuple[int, int]] = {}
+        parents: dict[ast.AST, ast.AST] = {}
+        waiting: list[tuple[ast.AST, int]] = [(self.tree, -1)]
+        while waiting:
+            node, start = waiting.pop()
+            if start >= 0:
+                ranges[node] = (start, len(nodes))
+                continue
+            waiting.append((node, len(nodes)))
+            nodes.append(node)
+            below: list[ast.AST] = []
+            for name in node._fields:
+                value = getattr(node, name, None)
+                if value.__class__ is list:
+                    below += [item for item in value if isinstance(item, ast.AST)]
+                elif isinstance(value, ast.AST) and (value._fields or value._attributes):
+                    below.append(value)
+            for child in reversed(below):
+                parents[child] = node
+                waiting.append((child, -1))
+        return nodes, ranges, parents
+
+    @property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Each node's parent."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return self._index[2]
+
+    def below(self, node: ast.AST) -> list[ast.AST]:
+        """A node of this tree and all nodes below it (without contexts and operators)."""
+        nodes, ranges, _ = self._index
+        start, end = ranges[node]
+        return nodes[start:end]
 
     @cached_property
     def _blocks(self) -> dict[ast.AST, tuple[list[ast.stmt], int]]:
         found: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
-        for node in ast.walk(self.tree):
+        for node in statements(self.tree):
             for block in blocks_of(node):
                 for index, statement in enumerate(block):
                     found[statement] = (block, index)
@@ -155,6 +191,29 @@ def blocks_of(node: ast.AST) -> list[list[ast.stmt]]:
         if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
             blocks.append(block)
     return blocks
+
+
+_TRY = ("body", "orelse", "finalbody", "handlers")
+BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
+    **dict.fromkeys((ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef), ("body",)),
+    **dict.fromkeys((ast.If, ast.For, ast.AsyncFor, ast.While), ("body", "orelse")),
+    **dict.fromkeys((ast.With, ast.AsyncWith, ast.ExceptHandler, ast.match_case), ("body",)),
+    ast.Match: ("cases",),
+    ast.Try: _TRY,
+}
+"""Where statements hold others."""
+if sys.version_info >= (3, 11):
+    BLOCKS[ast.TryStar] = _TRY
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree and all statements (handlers and cases, too) in it, in the order of the text, without expressions."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in reversed(BLOCKS.get(node.__class__, ())):
+            waiting.extend(reversed(getattr(node, name)))
 
 
 def walk_scope(node: ast.AST) -> Iterator[ast.AST]:

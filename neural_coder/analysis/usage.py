@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 
-from neural_coder.analysis import catalogue
-from neural_coder.analysis.syntax import Parsed, named
+from neural_coder.analysis.catalogue import Catalogue, words
+from neural_coder.analysis.syntax import Parsed, dotted, named
 
-_TELLING = catalogue.words(
+TELLING = words(
     """
     eval parameters named_parameters state_dict load_state_dict zero_grad requires_grad_ modules
     named_modules named_children
@@ -30,33 +30,53 @@ def named_like_model(name: str) -> bool:
     return bool(_MODEL_NAME.search(last)) and not _NO_MODEL_NAME.search(last)
 
 
-def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed) -> int:
+_VERBS = words(
+    """
+    add apply build check clean compile configure convert copy create define delete deploy download encode eval evaluate
+    export fetch find fit fix freeze get init initialize initialise inspect is load log make new optimize parse plot
+    prepare print process push quantize register remove reset restore resume run save score select send set setup show
+    summarize summary test to train transform update upload validate wrap write
+    """
+)
+
+
+def names_a_model(callee: str) -> bool:
+    """Whether a callee is named like a model, not like a function that does something with one (`save_model`)."""
+    last = callee.rpartition(".")[2]
+    return named_like_model(last) and last.partition("_")[0] not in _VERBS
+
+
+def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
     """How much the uses of a target in its scope speak for a module.
 
     Args:
         target: A name, or an attribute such as `self.model`.
         scope: The function, class or file in which its uses are looked at.
         parsed: The file.
+        catalogue: Knows how losses are named, which are called like models.
 
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(named(target), scope, parsed)
+    return _strength(named(target), scope, parsed, catalogue)
 
 
-def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed) -> int:
+def is_called(target: ast.expr, scope: ast.AST, parsed: Parsed) -> bool:
+    """Whether a target is called with arguments somewhere in its scope."""
+    return _CALLED in _uses_in(scope, parsed).get(dotted(target), ())
+
+
+def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, catalogue: Catalogue) -> int:
     """The same for a parameter of a function."""
-    return _strength(name, function, parsed)
+    return _strength(name, function, parsed, catalogue)
 
 
-def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
-    if not name or catalogue.LOSS_VARIABLES.search(name):
+def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
+    if not name or catalogue.names_loss(name):
         return 0
-    if scope not in parsed.uses:
-        parsed.uses[scope] = _uses(scope)
-    methods = parsed.uses[scope].get(name, set())
+    methods = _uses_in(scope, parsed).get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
-    telling = methods & _TELLING
+    telling = methods & TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
     if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
@@ -67,13 +87,20 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed) -> int:
     return 1 if called and named_like_model(name) else 0
 
 
-def _uses(scope: ast.AST) -> dict[str, set[str]]:
+def _uses_in(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
+    if scope not in parsed.uses:
+        parsed.uses[scope] = _uses(scope, parsed)
+    return parsed.uses[scope]
+
+
+def _uses(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
     """For each dotted name in a scope, the methods that are called on it; `()` stands for a call of the name itself."""
     found: dict[str, set[str]] = {}
-    for node in ast.walk(scope):
+    for node in parsed.below(scope):
         if isinstance(node, ast.Call):
             if node.args or node.keywords:
                 found.setdefault(named(node.func), set()).add(_CALLED)
-            if isinstance(node.func, ast.Attribute):
+            # Data frames and metrics have an `eval` that takes arguments; that of a module takes none.
+            if isinstance(node.func, ast.Attribute) and not (node.func.attr == "eval" and (node.args or node.keywords)):
                 found.setdefault(named(node.func.value), set()).add(node.func.attr)
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.syntax import FunctionNode, Parsed, is_stub
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Object:
     site: ast.AST | None = None
     models: frozenset[ModelObject] = frozenset()
     """For a trainer: what it trains."""
+    entry: Entry | None = None
+    """What the catalogue says about it."""
 
 
 @dataclass(frozen=True, slots=True)

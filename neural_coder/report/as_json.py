@@ -10,7 +10,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neural_coder.bench import stats
 from neural_coder.records import (
@@ -31,6 +31,11 @@ from neural_coder.records import (
 )
 from neural_coder.report.model import Report
 from neural_coder.verdict import conclusion
+
+if TYPE_CHECKING:
+    from neural_coder.entry_points import EntryPoint
+    from neural_coder.filejobs import Problem
+    from neural_coder.survey import Survey
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -81,6 +86,74 @@ def analysis_json(analyses: Sequence[Analysis], root: Path) -> dict[str, Any]:
         {"schema": SCHEMA_VERSION, "files": [_file(analysis, root) for analysis in analyses]}
     )
     return files
+
+
+def survey_json(survey: Survey) -> dict[str, Any]:
+    """All that was found in files and folders as plain data."""
+    done = [(outcome, facts) for outcome in survey.files if (facts := outcome.analysis) is not None]
+    data = analysis_json([facts for _, facts in done], survey.base)
+    for file, (outcome, _) in zip(data["files"], done, strict=True):
+        kept = outcome.kept
+        file["main_guard"] = kept.guard if kept else None
+        file["seconds"] = kept.seconds if kept else None
+        file["cached"] = outcome.cached
+    rest: dict[str, Any] = _strict(
+        {
+            "root": str(survey.base),
+            "entry_points": [_entry_point(point, survey.base) for point in survey.entry_points],
+            "problems": [_problem(problem, survey.base) for problem in survey.problems],
+            "notes": list(survey.notes),
+            "summary": _summary(survey, [facts for _, facts in done]),
+        }
+    )
+    return data | rest
+
+
+# --- parts of a survey ----------------------------------------------------------------------------------------------
+
+
+def _entry_point(point: EntryPoint, base: Path) -> dict[str, Any]:
+    return {
+        "kind": point.kind,
+        "path": None if point.path is None else _relative(point.path, base),
+        "line": point.line,
+        "name": point.name,
+        "target": point.target,
+        "declared_in": None if point.declared_in is None else _relative(point.declared_in, base),
+        "note": point.note,
+    }
+
+
+def _problem(problem: Problem, base: Path) -> dict[str, Any]:
+    return {
+        "path": _relative(problem.path, base),
+        "kind": problem.kind,
+        "message": problem.message,
+        "traceback": problem.traceback,
+    }
+
+
+def _summary(survey: Survey, analyses: Sequence[Analysis]) -> dict[str, Any]:
+    return {
+        "files": len(survey.files),
+        "files_with_sites": sum(not facts.empty for facts in analyses),
+        "models": sum(len(facts.models) for facts in analyses),
+        "inference": sum(len(facts.inference) for facts in analyses),
+        "training": sum(len(facts.training) for facts in analyses),
+        "training_steps": sum(len(facts.steps) for facts in analyses),
+        "dataloaders": sum(len(facts.dataloaders) for facts in analyses),
+        "optimizers": sum(len(facts.optimizers) for facts in analyses),
+        "devices": sum(len(facts.devices) for facts in analyses),
+        "unclear": sum(len(facts.unclear) for facts in analyses),
+        "entry_points": len(survey.entry_points),
+        "problems": len(survey.problems),
+        "cached": sum(outcome.cached for outcome in survey.files),
+        "jobs": survey.jobs,
+        "analysis_seconds": sum(
+            outcome.kept.seconds for outcome in survey.files if outcome.kept and not outcome.cached
+        ),
+        "seconds": survey.seconds,
+    }
 
 
 # --- parts of a report ----------------------------------------------------------------------------------------------

@@ -222,40 +222,6 @@ def test_files_are_followed_through_relative_imports_and_circles(tmp_path: Path)
     assert names == ["script.py", "__init__.py", "a.py", "b.py"]
 
 
-def test_an_instance_of_a_library_class_is_told_by_jedi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = tmp_path / "site"
-    library.mkdir()
-    (library / "strange.py").write_text(
-        "import torch.nn as nn\nclass Odd(nn.Module):\n    pass\nclass Tool:\n    pass\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(library))
-    from neural_coder.analysis.infer import Inference
-
-    source = Source.from_text("from strange import Odd, Tool\nOdd()\nTool()\nmissing()\n", tmp_path / "script.py")
-    inference = Inference(budget=60.0)
-    assert inference.gives_module(source, 2, 0) is True
-    assert inference.gives_module(source, 3, 0) is False
-    assert inference.gives_module(source, 4, 0) is None
-
-
-def test_asking_jedi_runs_no_file_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from neural_coder.analysis.infer import Inference
-
-    (tmp_path / "json.py").write_text("open('was_run', 'w').close()\n")
-    (tmp_path / "other.py").write_text("open('was_run', 'w').close()\nclass A: pass\n")
-    monkeypatch.chdir(tmp_path)
-    source = Source.from_text("import other\nother.A()\n", tmp_path / "script.py")
-    assert Inference(budget=60.0).gives_module(source, 2, 6) is False
-    assert not list(tmp_path.rglob("was_run"))
-
-
-def test_jedi_answers_unknown_when_its_time_is_up(tmp_path: Path) -> None:
-    from neural_coder.analysis.infer import Inference
-
-    source = Source.from_text("import torch\ntorch.nn.Linear(1, 1)\n", tmp_path / "script.py")
-    assert Inference(budget=0.01).gives_module(source, 2, 10) is None
-
-
 def test_every_span_of_this_file_is_that_of_its_node() -> None:
     source = Source.read(Path(__file__))
     from neural_coder.analysis.syntax import Parsed
@@ -267,7 +233,7 @@ def test_every_span_of_this_file_is_that_of_its_node() -> None:
 
 
 def test_functions_are_read_even_when_the_budget_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("machine", "interpreter"):
+    for module in ("machine",):
         monkeypatch.setattr(f"neural_coder.analysis.{module}.MAX_STEPS", 8)
     code = "y = x + 1\n" * 20 + "def predict(x):\n    return model(x)\npredict(x)\n"
     facts, _ = facts_of(code, tmp_path)

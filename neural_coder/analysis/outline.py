@@ -1,0 +1,404 @@
+"""What a file defines, imports and refers to, by name: all that a cheap look needs, without holding on to the tree."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from neural_coder.analysis.catalogue import Catalogue
+from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, dotted, statements
+from neural_coder.analysis.usage import TELLING
+
+IMMEDIATE = re.compile(
+    r"(?<![\w.])exec\(|\.(manual_)?backward\(|\.step\(|\bautograd\.grad\(|(Loader2?|create_loader|Iterator)\(|"
+    r"\.cuda\b(?!\.)|[\"']cuda|[\"']gpu|pin_memory\s*=\s*True|\.pin_memory\(|\bcuda\.amp|GradScaler|"
+    r"\bcuda\.(?!is_available|device_count|manual_seed|is_initialized|is_bf16_supported|empty_cache)[a-z]"
+)
+"""Text that makes a file worth the interpretation wherever it stands in the code: training, loaders, GPUs."""
+_IN_IMMEDIATE = (
+    "exec(",
+    "backward(",
+    ".step(",
+    "autograd.grad(",
+    "Loader",
+    "_loader(",
+    "Iterator(",
+    "cuda",
+    "gpu",
+    "pin_memory",
+)
+"""What any match of that holds: looking for plain text is much faster."""
+_DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
+
+
+_NAMES = re.compile(r"[A-Za-z_][\w.]*")
+
+
+class Imported(NamedTuple):
+    """What an import statement binds a name to."""
+
+    module: str
+    name: str
+    """Empty for the module itself."""
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassOutline:
+    """A class by its names."""
+
+    name: str
+    bases: tuple[str, ...]
+    """Dotted names; empty texts for expressions."""
+    has_forward: bool
+
+
+@dataclass(slots=True, eq=False)
+class Names:
+    """What a file binds, at any depth. A name that is bound several times keeps all that it may be."""
+
+    imports: dict[str, list[Imported]] = field(default_factory=dict)
+    stars: list[Imported] = field(default_factory=list)
+    classes: dict[str, list[ClassOutline]] = field(default_factory=dict)
+    functions: set[str] = field(default_factory=set)
+    """Also methods."""
+    tables: dict[str, bool] = field(default_factory=dict)
+    """Variables of the file's top level; True: nothing can be put in but what the file shows there."""
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """What the code of one statement of the top level, a function or class mostly, refers to.
+
+    Code that works inside of modules (their `forward` and the like) is left out: nothing there is a site.
+    """
+
+    names: frozenset[str]
+    """What the statement binds."""
+    first_line: int
+    last_line: int
+    immediate: bool = False
+    """The text alone asks for the interpretation."""
+    has_calls: bool = False
+    references: set[str] = field(default_factory=set)
+    """Dotted names that start with an imported name or a class of the file."""
+    called: set[str] = field(default_factory=set)
+    """Dotted names that are called with arguments, or whose methods for inference are."""
+    tables: set[str] = field(default_factory=set)
+    """Tables out of which something is called: `MODELS[name](...)`."""
+    namespaces: set[str] = field(default_factory=set)
+    """Objects whose attributes are called by computed names: `getattr(networks, name)(...)`."""
+    parameter_types: dict[str, set[str]] = field(default_factory=dict)
+    """Parameters with the names in their annotations."""
+    parameters: set[str] = field(default_factory=set)
+    results: set[str] = field(default_factory=set)
+    """Names and attributes that are bound to what a call gives."""
+    stored: set[str] = field(default_factory=set)
+    """Names that are assigned to something as they are."""
+    telling: set[str] = field(default_factory=set)
+    """What methods are called on that only modules have."""
+    attribute_types: set[str] = field(default_factory=set)
+    """Names in the annotations of attributes and variables."""
+    bases: set[str] = field(default_factory=set)
+    """Of classes that are no modules."""
+    runs_itself: bool = False
+    """A method of a module runs that very module."""
+
+    @property
+    def bound(self) -> set[str]:
+        """Names and attributes of which only their use can tell what they are."""
+        return self.parameters | self.results
+
+
+def names_of(parsed: Parsed) -> Names:
+    """Note what a file binds; expressions are not entered."""
+    found = Names()
+    for node in statements(parsed.tree):
+        if isinstance(node, ast.Import):
+            _note_import(node, found)
+        elif isinstance(node, ast.ImportFrom):
+            _note_import_from(node, found)
+        elif isinstance(node, ast.ClassDef):
+            forward = any(isinstance(item, FunctionNode) and item.name == "forward" for item in node.body)
+            bases = tuple(dotted(base) for base in node.bases)
+            found.classes.setdefault(node.name, []).append(ClassOutline(node.name, bases, forward))
+        elif isinstance(node, FunctionNode):
+            found.functions.add(node.name)
+    for statement in parsed.tree.body:
+        for target in _targets(statement):
+            closed = _is_closed(getattr(statement, "value", None), found)
+            found.tables[target] = closed and found.tables.get(target, True)
+    return found
+
+
+def _is_closed(value: ast.expr | None, names: Names) -> bool:
+    """Whether nothing can be in a table but what its own statement shows: a full dict, or an object of the project."""
+    if isinstance(value, ast.Call):
+        root = dotted(value.func).partition(".")[0]
+        return root in names.classes or any(imported.level for imported in names.imports.get(root, ()))
+    return isinstance(value, ast.Dict) and bool(value.keys)
+
+
+def _note_import(node: ast.Import, found: Names) -> None:
+    for alias in node.names:
+        name = alias.name if alias.asname else alias.name.partition(".")[0]
+        found.imports.setdefault(alias.asname or name, []).append(Imported(name, "", 0))
+
+
+def _note_import_from(node: ast.ImportFrom, found: Names) -> None:
+    module = node.module or ""
+    for alias in node.names:
+        imported = Imported(module, alias.name, node.level)
+        if alias.name == "*":
+            found.stars.append(imported)
+        else:
+            found.imports.setdefault(alias.asname or alias.name, []).append(imported)
+
+
+def _targets(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, ast.Assign):
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    target = getattr(statement, "target", None)
+    return [target.id] if isinstance(target, ast.Name) else []
+
+
+def pieces_of(
+    parsed: Parsed, names: Names, catalogue: Catalogue, is_module: Callable[[ClassOutline], bool]
+) -> list[Piece]:
+    """Note what the code of a file refers to, for each statement of its top level.
+
+    Args:
+        parsed: The file.
+        names: What it binds.
+        catalogue: What is known about libraries.
+        is_module: Whether a class of the file is a PyTorch module.
+    """
+    text = parsed.source.text
+    running = [text.count("\n", 0, match.start()) + 1 for match in _runs_itself(catalogue).finditer(text)]
+    pieces = [_Reader(names, catalogue, is_module, statement, running).read() for statement in parsed.tree.body]
+    immediate = _immediate_lines(parsed)
+    for piece in pieces if immediate else ():
+        piece.immediate = any(piece.first_line <= line <= piece.last_line for line in immediate)
+    return pieces
+
+
+@functools.lru_cache(maxsize=8)
+def _runs_itself(catalogue: Catalogue) -> re.Pattern[str]:
+    """How a method of a module may run that module, in text."""
+    methods = "|".join(sorted({"forward", "__call__"} | catalogue.methods))
+    return re.compile(rf"\bself\(|\bself\.({methods})\(|super\([^()]*\)\.(forward|__call__)\(")
+
+
+def _immediate_lines(parsed: Parsed) -> list[int]:
+    """Lines whose text alone asks for the interpretation. Docstrings do not count: their examples tell nothing."""
+    text = parsed.source.text
+    if not any(part in text for part in _IN_IMMEDIATE) and not _DEVICE_NUMBER.search(text):
+        return []
+    skipped = {line for node in _docstrings(parsed.tree) for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    return [
+        number
+        for number, line in enumerate(parsed.lines, 1)
+        if number not in skipped
+        and ((any(part in line for part in _IN_IMMEDIATE) and IMMEDIATE.search(line)) or _DEVICE_NUMBER.search(line))
+    ]
+
+
+def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
+    for node in statements(tree):
+        if isinstance(node, ast.Module | ScopeNode) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                yield first
+
+
+_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
+_TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
+
+
+class _Reader:
+    """Reads a piece of code into a `Piece`."""
+
+    def __init__(
+        self,
+        names: Names,
+        catalogue: Catalogue,
+        is_module: Callable[[ClassOutline], bool],
+        statement: ast.stmt,
+        running_lines: list[int],
+    ):
+        self._names = names
+        self._catalogue = catalogue
+        self._running_lines = running_lines
+        self._is_module = is_module
+        self._statement = statement
+        decorators = [item.lineno for item in getattr(statement, "decorator_list", ())]
+        first = min([statement.lineno, *decorators])
+        bound = [statement.name] if isinstance(statement, ScopeNode) else _targets(statement)
+        self._piece = Piece(frozenset(bound), first, statement.end_lineno or statement.lineno)
+
+    def read(self) -> Piece:
+        waiting: list[ast.AST] = [self._statement]
+        while waiting:
+            node = waiting.pop()
+            kind = node.__class__
+            if kind in _LEAVES:
+                continue
+            entered = _ENTER.get(kind)
+            if entered is None:
+                waiting += _children(node)
+            else:
+                entered(self, node, waiting)
+        return self._piece
+
+    def _enter_name(self, node: ast.AST, waiting: list[ast.AST]) -> None:
+        name = dotted(node)
+        if name:
+            root = name.partition(".")[0]
+            if root in self._names.imports or root in self._names.classes:
+                self._piece.references.add(sys.intern(name))
+        else:
+            waiting.append(node.value)  # type: ignore[attr-defined]
+
+    def _enter_call(self, node: ast.Call, waiting: list[ast.AST]) -> None:
+        self._piece.has_calls = True
+        callee = node.func
+        given: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
+        name = dotted(callee)
+        if name in _TYPE_CHECKS:
+            waiting += given[:1]
+            return
+        waiting += given
+        waiting.append(callee)
+        if name and given:
+            self._piece.called.add(sys.intern(name))
+        if isinstance(callee, ast.Attribute):
+            if callee.attr in TELLING:
+                self._piece.telling.add(dotted(callee.value))
+            if callee.attr in self._catalogue.methods:
+                self._piece.called.add(dotted(callee.value))
+        elif not name:
+            self._note_table(callee)
+
+    def _note_table(self, callee: ast.expr) -> None:
+        if isinstance(callee, ast.Subscript):
+            name = dotted(callee.value)
+            kept = self._piece.namespaces if name.endswith(".__dict__") else self._piece.tables
+            kept.add(name.removesuffix(".__dict__"))
+        elif isinstance(callee, ast.Call) and dotted(callee.func) == "getattr" and len(callee.args) > 1:
+            self._piece.namespaces.add(dotted(callee.args[0]))
+
+    def _enter_assign(self, node: ast.Assign, waiting: list[ast.AST]) -> None:
+        if isinstance(node.value, ast.Name):
+            self._piece.stored.add(node.value.id)
+        elif isinstance(node.value, ast.Call):
+            for target in node.targets:
+                parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+                self._piece.results.update(dotted(part) for part in parts)
+        waiting += [node.value, *node.targets]
+
+    def _enter_annotated(self, node: ast.AnnAssign, waiting: list[ast.AST]) -> None:
+        self._piece.attribute_types |= _type_names(node.annotation)
+        if node.value is not None:
+            waiting.append(node.value)
+            if isinstance(node.value, ast.Call):
+                self._piece.results.add(dotted(node.target))
+
+    def _enter_parameter(self, node: ast.arg, waiting: list[ast.AST]) -> None:
+        self._piece.parameters.add(node.arg)
+        if node.annotation is not None:
+            self._piece.parameter_types.setdefault(node.arg, set()).update(_type_names(node.annotation))
+
+    def _enter_function(self, node: FunctionNode, waiting: list[ast.AST]) -> None:
+        waiting += [node.args, *node.body, *node.decorator_list]
+
+    def _enter_handler(self, node: ast.ExceptHandler, waiting: list[ast.AST]) -> None:
+        waiting += node.body
+
+    def _enter_class(self, node: ast.ClassDef, waiting: list[ast.AST]) -> None:
+        if not any(self._is_module(item) for item in self._names.classes[node.name]):
+            self._piece.bases.update(dotted(base) for base in node.bases)
+            waiting += [*node.decorator_list, *node.body]
+            return
+        for item in node.body:
+            if isinstance(item, ast.ClassDef):
+                waiting.append(item)
+            elif isinstance(item, FunctionNode):
+                self._enter_method(item, node.name, waiting)
+
+    def _enter_method(self, node: FunctionNode, owner: str, waiting: list[ast.AST]) -> None:
+        """A method of a module: most of them work inside of it."""
+        decorators = {dotted(decorator) for decorator in node.decorator_list}
+        called = self._catalogue.is_step_method(node.name) or node.name in self._catalogue.training_methods
+        if called or decorators & {"classmethod", "staticmethod"}:
+            waiting.append(node)
+            first = node.args.args[0].arg if node.args.args else ""
+            if "classmethod" in decorators and _calls(node, {first}):
+                self._piece.references.add(owner)
+        elif self._may_run_itself(node):
+            own = self._own_calls(node) - {f"self.{name}" for name in self._names.functions}
+            self._piece.runs_itself |= _calls(node, own)
+
+    def _may_run_itself(self, node: FunctionNode) -> bool:
+        if not node.args.args or node.args.args[0].arg != "self":
+            return True
+        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines)
+
+    def _own_calls(self, method: FunctionNode) -> set[str]:
+        """How a method of a module can run that module itself."""
+        if method.name in {"forward", "__call__", "__init__"} or not method.args.args:
+            return set()
+        own = method.args.args[0].arg
+        return {own, *(f"{own}.{name}" for name in ("forward", "__call__", *self._catalogue.methods))}
+
+
+_ENTER: dict[type[ast.AST], Callable[..., None]] = {
+    ast.Name: _Reader._enter_name,
+    ast.Attribute: _Reader._enter_name,
+    ast.Call: _Reader._enter_call,
+    ast.Assign: _Reader._enter_assign,
+    ast.AnnAssign: _Reader._enter_annotated,
+    ast.arg: _Reader._enter_parameter,
+    ast.FunctionDef: _Reader._enter_function,
+    ast.AsyncFunctionDef: _Reader._enter_function,
+    ast.ExceptHandler: _Reader._enter_handler,
+    ast.ClassDef: _Reader._enter_class,
+}
+
+
+def _type_names(annotation: ast.expr) -> set[str]:
+    if isinstance(annotation, ast.Constant):
+        return set(_NAMES.findall(annotation.value)) if isinstance(annotation.value, str) else set()
+    whole = dotted(annotation)
+    if whole:
+        return {whole}
+    return {dotted(part) for part in ast.walk(annotation) if isinstance(part, ast.Name | ast.Attribute)} - {""}
+
+
+def _calls(function: FunctionNode, names: set[str]) -> bool:
+    """Whether one of the dotted names, or `super().forward`, is called in a function."""
+    if not names:
+        return False
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call):
+            callee = node.func
+            if dotted(callee) in names:
+                return True
+            if isinstance(callee, ast.Attribute) and callee.attr in {"forward", "__call__"}:
+                return isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super"
+    return False
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value.__class__ is list:
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
