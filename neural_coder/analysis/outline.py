@@ -337,11 +337,11 @@ class _Reader:
     def _enter_method(self, node: FunctionNode, owner: str, waiting: list[ast.AST]) -> None:
         """A method of a module: most of them work inside of it."""
         decorators = {dotted(decorator) for decorator in node.decorator_list}
-        called = self._catalogue.is_step_method(node.name) or node.name in self._catalogue.training_methods
-        if called or decorators & {"classmethod", "staticmethod"}:
+        is_step = self._catalogue.is_step_method(node.name) or node.name in self._catalogue.training_methods
+        if is_step or decorators & {"classmethod", "staticmethod"}:
             waiting.append(node)
             # What a trainer calls around the forward may call any part of the module, under any name.
-            self._piece.runs_itself |= called and any(isinstance(part, ast.Call) for part in ast.walk(node))
+            self._piece.runs_itself |= is_step and any(isinstance(part, ast.Call) for part in ast.walk(node))
             first = node.args.args[0].arg if node.args.args else ""
             if "classmethod" in decorators and _calls(node, {first}):
                 self._piece.references.add(owner)
