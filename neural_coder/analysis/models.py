@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import replace
 
-from neural_coder.analysis.facts import Binding, BuiltModel, Facts
+from neural_coder.analysis.facts import UNKNOWN_LAYER, Binding, BuiltModel, Facts
 from neural_coder.analysis.readiness import ready_after
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.records import Evidence, Model
@@ -14,12 +15,8 @@ from neural_coder.records import Evidence, Model
 def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     """The bindings that count as models, each with the models that it may bind."""
     found = []
-    bound = {
-        model.site
-        for binding in facts.bindings.values()
-        for site in binding.sites
-        for model in facts.models[site].family()
-    }
+    bound = _family_sites(facts, facts.bindings.values())
+    named = _family_sites(facts, [binding for binding in facts.bindings.values() if not binding.borrowed])
     extra = [
         binding
         for binding in facts.aliases.values()
@@ -28,14 +25,20 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
+        if binding.borrowed:
+            kept = [model for model in kept if not any(origin.site in named for origin in model.family())]
         if kept and not facts.catalogue.names_loss(binding.name):
             found.append((binding, kept))
     return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
 
 
+def _family_sites(facts: Facts, bindings: Iterable[Binding]) -> set[ast.AST]:
+    return {model.site for binding in bindings for site in binding.sites for model in facts.models[site].family()}
+
+
 def _is_part(model: BuiltModel, binding: Binding) -> bool:
-    """Layers that became part of something else, or that only were built to be looked at, are no models."""
-    return model.is_layer and model.consumed
+    """Layers (and items of containers) that became part of something else are no models."""
+    return model.consumed and (model.is_layer or binding.is_item)
 
 
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
@@ -103,6 +106,7 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
         ready, why = None, "it only works as a part of another model"
     around = relatives.around(built)
     holding = [model for model in around if model.site in facts.holders_of(item.site for item in built)]
+    name = binding.written or name if name == binding.name else name
     names = {model.qualified_name for model in built}
     libraries = {model.library for model in built}
     span = parsed.span(binding.statement)
@@ -118,12 +122,16 @@ def _record(facts: Facts, relatives: _Relatives, binding: Binding, built: list[B
         kind=first.kind,
         ready=parsed.span(ready) if ready is not None else None,
         why_not_ready=why,
-        layers=layers if layers or all(model.layers_known for model in built) else None,
+        layers=layers if _are_known(layers, built) else None,
         trained=any(model.trained for model in [*built, *around, *relatives.followed(built)]),
         inferred=any(model.inferred for model in [*built, *(item for item in holding if item.kind == "pipeline")]),
         traits=traits,
         evidence=_evidence(binding, first),
     )
+
+
+def _are_known(layers: frozenset[str], built: list[BuiltModel]) -> bool:
+    return UNKNOWN_LAYER not in layers and (bool(layers) or all(model.layers_known for model in built))
 
 
 def _evidence(binding: Binding, model: BuiltModel) -> Evidence:

@@ -37,7 +37,7 @@ def assume_lost_training(facts: Facts) -> None:
             continue
         region = _loop_or_function(backward.parsed, backward.node)
         for call in facts.forwards.values():
-            if call.grad and call.parsed is backward.parsed and _loop_or_function(call.parsed, call.node) is region:
+            if call.grad and call.parsed is backward.parsed and _comes_before(call, backward, region):
                 call.training = True
                 backward.forwards.add(call.node)
                 backward.reached.add(call.node)
@@ -51,6 +51,15 @@ def drop_stray_backwards(facts: Facts) -> None:
     for node, backward in list(facts.backwards.items()):
         if not backward.forwards and backward.evidence.known_by == "name" and backward.parsed.path not in busy:
             del facts.backwards[node]
+
+
+def _comes_before(call: ForwardCall, backward: BackwardCall, region: ast.AST) -> bool:
+    """Whether a forward stands in a region, in front of a backward; in inner loops, too (a loop over layers, say)."""
+    if _loop_or_function(call.parsed, call.node) is region:
+        return True
+    before = (call.node.lineno, call.node.col_offset) < (backward.node.lineno, backward.node.col_offset)
+    inner = call.parsed.function(call.node) is backward.parsed.function(backward.node)
+    return before and inner and region in call.parsed.ancestors(call.node)
 
 
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:
@@ -188,6 +197,9 @@ def _forward_and_loss(
     parsed = _file_of(facts, backward, forwards, next(iter(functions)))
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
+    # What ran before the loop of the step (the features of a target, say) is no part of the step.
+    ways = [way for way in ways if not isinstance(way.last, _LOOPS)] or ways
+    ways = [way for way in ways if not _crosses_backward(facts, parsed, way.first, way.last)] or ways
     return _range(facts, parsed, {meeting.first for meeting in ways}, {meeting.last for meeting in ways})
 
 
@@ -205,6 +217,14 @@ def _meetings(left: set[Stack], right: set[Stack]) -> list[_Meeting]:
                 function, statement = one[same - 1]
                 found.setdefault(same, []).append(_Meeting(function, statement, statement, one))
     return found[max(found)] if found else []
+
+
+def _crosses_backward(facts: Facts, parsed: Parsed, first: ast.stmt, last: ast.stmt) -> bool:
+    """Whether another backward stands between a forward and a backward: the forward belongs to that one's step."""
+    block, positions = _common_block(parsed, {first, last})
+    if block is None:
+        return False
+    return any(_holds_backward(facts, statement) for statement in block[positions[first] : positions[last]])
 
 
 def _file_of(facts: Facts, backward: BackwardCall, forwards: list[ForwardCall], function: ast.AST) -> Parsed | None:
