@@ -110,7 +110,7 @@ class Libraries(Noting):
     def _getattr(self, value: Value, name: Value, frame: Frame) -> Value:
         known = constant(name)
         if isinstance(known, str):
-            return self.attribute(value, known, frame)
+            return self._read(self.attribute(value, known, frame), frame)
         found = []
         for thing in value.things:
             if isinstance(thing, Outside):

@@ -35,12 +35,13 @@ _VERBS = words(
     summarize summary test to train transform update upload validate wrap write
     """
 )
+_MAKERS = words("builder class cls config creator factory fn func function init maker name type")
 
 
 def names_a_model(callee: str) -> bool:
     """Whether a callee is named like a model, not like a function that does something with one (`save_model`)."""
     last = callee.rpartition(".")[2]
-    return named_like_model(last) and last.partition("_")[0] not in _VERBS
+    return named_like_model(last) and last.partition("_")[0] not in _VERBS and last.rpartition("_")[2] not in _MAKERS
 
 
 def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
@@ -72,14 +73,16 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
     if not name or catalogue.names_loss(name):
         return 0
     methods = _uses_in(scope, parsed).get(name, set())
-    # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
+    # Optimizers have `zero_grad` and `state_dict` too, tensors `requires_grad_`; `eval` is also one of pandas frames.
     telling = methods & TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
-    if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children", "requires_grad_"}:
+    if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children"}:
         return 2
     called = _CALLED in methods
-    if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
+    if telling & {"eval", "load_state_dict", "state_dict", "requires_grad_"} and (
+        called or methods & {"eval", "to", "cuda", "train"}
+    ):
         return 2
     return 1 if called and named_like_model(name) else 0
 
