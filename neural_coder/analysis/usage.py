@@ -80,9 +80,9 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
     if telling & {"parameters", "named_parameters", "modules", "named_modules", "named_children"}:
         return 2
     called = _CALLED in methods
-    if telling & {"eval", "load_state_dict", "state_dict", "requires_grad_"} and (
-        called or methods & {"eval", "to", "cuda", "train"}
-    ):
+    if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
+        return 2
+    if called and "requires_grad_" in telling:
         return 2
     return 1 if called and named_like_model(name) else 0
 
