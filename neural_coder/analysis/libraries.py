@@ -101,7 +101,7 @@ class Libraries(Noting):
             self.set_attribute(first, str(constant(arguments[1])), arguments[2])
             return UNKNOWN
         if name == "globals":
-            return self.candidates(FileModule(frame.parsed.path.resolve()))
+            return self.candidates(FileModule(frame.parsed.key))
         if name == "dict":
             return of(Many(join([*keywords.values(), *(item_of(value) for value in arguments)])))
         self.hand_over([*arguments, *keywords.values()], frame)

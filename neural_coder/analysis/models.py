@@ -36,9 +36,7 @@ def _is_part(model: BuiltModel, binding: Binding) -> bool:
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
     """The models that a file builds."""
     return tuple(
-        _record(facts, binding, built)
-        for binding, built in model_bindings(facts)
-        if binding.parsed.path.resolve() == parsed.path.resolve()
+        _record(facts, binding, built) for binding, built in model_bindings(facts) if binding.parsed.key == parsed.key
     )
 
 

@@ -24,8 +24,14 @@ class Parsed:
         self.source = source
         self.path = source.path
         self.tree = _parse(source)
+        self.told: set[str] | None = None
         self.uses: dict[ast.AST, dict[str, set[str]]] = {}
         """How names are used in scopes, as far as someone asked (see `usage`)."""
+
+    @cached_property
+    def key(self) -> Path:
+        """The path without links."""
+        return self.path.resolve()
 
     @cached_property
     def lines(self) -> list[str]:

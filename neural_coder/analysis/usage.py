@@ -20,6 +20,7 @@ _MODEL_NAME = re.compile(
 )
 
 _CALLED = "()"
+_TELLS = re.compile(r"([A-Za-z_]\w*(?:\s*\.\s*\w+)*)\s*\.\s*(?:" + "|".join(sorted(TELLING)) + r")\s*\(")
 
 
 def named_like_model(name: str) -> bool:
@@ -70,7 +71,7 @@ def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, cat
 
 
 def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
-    if not name or catalogue.names_loss(name):
+    if not name or not (named_like_model(name) or name in _told(parsed)) or catalogue.names_loss(name):
         return 0
     methods = _uses_in(scope, parsed).get(name, set())
     # Optimizers have `zero_grad` and `state_dict` too, tensors `requires_grad_`; `eval` is also one of pandas frames.
@@ -85,6 +86,13 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
     if called and "requires_grad_" in telling:
         return 2
     return 1 if called and named_like_model(name) else 0
+
+
+def _told(parsed: Parsed) -> set[str]:
+    """Names that somewhere in a file have a method called that tells; found in the text, as most files have none."""
+    if parsed.told is None:
+        parsed.told = {"".join(match.group(1).split()) for match in _TELLS.finditer(parsed.source.text)}
+    return parsed.told
 
 
 def _uses_in(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
