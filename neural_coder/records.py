@@ -86,7 +86,7 @@ class Model:
     """An inference call of the project uses it."""
     traits: frozenset[str] = frozenset()
     """What the script itself already does with it: any of `eval`, `train`, `compile`, `channels_last`, `bfloat16`,
-    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`."""
+    `half`, `jit`, `quantized`, `data_parallel`, `cuda`, `accelerate`, `export`."""
     evidence: Evidence
 
 
@@ -119,6 +119,8 @@ class Call:
     """The result is used by a training step (a teacher's output, say): it must stay a normal tensor."""
     reaches_numpy: bool = False
     """The result flows (in this function) into `.numpy()` or a NumPy call, which know no bfloat16."""
+    reaches_cross_entropy: bool = False
+    """The result goes, outside of autocast, to a binary cross-entropy, which takes no mixture of precisions."""
     changed_in_place: bool = False
     """The result is changed in place where gradients are on (`features /= features.norm()`): inference tensors forbid
     that."""

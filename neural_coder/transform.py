@@ -104,9 +104,10 @@ class Transform(ABC):
 
 
 OCCUPIED = {
-    "accelerate": "is already handed to neural_coder.runtime",
+    "accelerate": "is prepared by another library (accelerate, apex, DeepSpeed)",
     "compile": "is already compiled by the script",
     "data_parallel": "is spread over several devices by the script",
+    "export": "is exported by the script",
     "jit": "is already TorchScript",
     "quantized": "is already quantized",
 }

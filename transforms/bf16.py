@@ -94,6 +94,15 @@ class Bf16(Transform):
             criterion = torch.nn.CrossEntropyLoss()
             loss = criterion(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
         """),
+        code("""
+            import torch
+
+            model = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Sigmoid())
+            criterion = torch.nn.BCELoss()
+            with torch.no_grad():
+                out = model(torch.zeros(1, 3))
+                print(criterion(out, torch.ones(1, 1)))
+        """),
     )
     CHANGES = (
         Example(
@@ -208,6 +217,8 @@ class Bf16(Transform):
             return TEACHES
         if call.reaches_numpy:
             return "its result goes to NumPy, which has no bfloat16; bf16_weights gives float32 results"
+        if call.reaches_cross_entropy:
+            return "its result goes to a binary cross-entropy, which takes no bfloat16 with float32 targets"
         found = [words for trait, words in sorted(HANDLED.items()) if trait in traits_of(call, facts)]
         if found:
             return f"{call.model} {found[0]}"

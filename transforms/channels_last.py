@@ -194,7 +194,7 @@ class ChannelsLast(Transform):
             return f"{model.name} has lazy layers, whose weights have no shape yet"
         if model.layers is not None and not model.layers & CONVOLUTIONS:
             return f"{model.name} has no 2-D convolutions"
-        return why_not(model, {"channels_last": "is already channels-last"})
+        return why_not(model, {"channels_last": "is already channels-last", "export": "is exported by the script"})
 
     def no_effect(self, before: Witness, after: Witness) -> str:
         """It took effect when a convolution gave a channels-last output."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 
 from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.facts import Binding, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.objects import Objects
-from neural_coder.analysis.syntax import dotted
+from neural_coder.analysis.syntax import dotted, named
 from neural_coder.analysis.usage import is_called, looks_like_model, named_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
+    FileModule,
     Instance,
-    Items,
-    Many,
     ModelObject,
     Object,
     Thing,
     Value,
+    is_unknown,
+    item_of,
     models_in,
     of,
     with_flows,
@@ -31,7 +34,7 @@ class Bindings(Objects):
 
     def bound_value(
         self,
-        target: ast.Name | ast.Attribute,
+        target: ast.Name | ast.Attribute | ast.Subscript,
         value: Value,
         frame: Frame,
         statement: ast.stmt,
@@ -41,64 +44,65 @@ class Bindings(Objects):
         """Note what a statement binds; returns the value, with what the binding itself tells about it."""
         if source is None:
             return value
-        name = dotted(target)
-        if not value.things and isinstance(source, ast.Call):
+        name = named(target)
+        if is_unknown(value) and isinstance(source, ast.Call):
             value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
         if not name:
             return value
-        self._note_models(target, name, value, frame, statement, source, base)
+        bound = Binding(frame.parsed, statement, name, target, value=source)
+        if isinstance(target, ast.Subscript):
+            bound.written = frame.parsed.text(target)
+        self._note_models(bound, value, frame, base)
         for thing in self._held(value, source):
             if isinstance(thing, Object) and thing.site is not None and thing not in frame.read_objects:
                 if thing.kind == "optimizer":
                     self.facts.optimizer_names.setdefault(thing.site, name)
                 elif thing.kind == "loader":
-                    self._note_loader(target, name, thing.site, frame, statement, source)
+                    self._note_loader(bound, thing.site)
             elif isinstance(thing, Instance) and thing.site in self.facts.loaders and thing not in frame.read_objects:
-                self._note_loader(target, name, thing.site, frame, statement, source)
+                self._note_loader(bound, thing.site)
         return value
 
     def _held(self, value: Value, source: ast.expr) -> frozenset[Thing]:
         """What a statement binds; of a display or comprehension (`{"train": DataLoader(...)}`) also its items."""
         found = set(value.things)
         if isinstance(source, ast.Dict | ast.List | ast.DictComp | ast.ListComp):
-            for thing in value.things:
-                items = thing.values if isinstance(thing, Items) else (thing.item,) if isinstance(thing, Many) else ()
-                found.update(part for item in items for part in item.things)
+            found.update(item_of(Value(value.things)).things)
         return frozenset(found)
 
-    def _note_loader(
-        self, target: ast.expr, name: str, site: ast.AST, frame: Frame, statement: ast.stmt, source: ast.expr
-    ) -> None:
-        binding = self.facts.loader_bindings.setdefault(
-            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
-        )
-        binding.sites.add(site)
+    def _note_loader(self, bound: Binding, site: ast.AST) -> None:
+        self.facts.loader_bindings.setdefault((bound.statement, bound.name), bound).sites.add(site)
 
-    def _note_models(
-        self,
-        target: ast.expr,
-        name: str,
-        value: Value,
-        frame: Frame,
-        statement: ast.stmt,
-        source: ast.expr,
-        base: Value,
-    ) -> None:
-        fresh = {
+    def _note_models(self, bound: Binding, value: Value, frame: Frame, base: Value) -> None:
+        inside = any(isinstance(thing, ModelObject) for thing in base.things)
+        if inside or self._is_part_of_model(bound.target, frame) or self.inside_module(frame):
+            return
+        fresh = self.fresh_models(value, frame)
+        if fresh:
+            self.note_binding(bound, fresh)
+        elif not self._note_taken(bound, value, frame):
+            self._note_alias(bound, value, frame)
+        for item, models in self.items_bound(bound, value, frame):
+            self.note_binding(item, models)
+
+    def fresh_models(self, value: Value, frame: Frame) -> frozenset[ModelObject]:
+        """The models that a value may be and that the running statement has built itself."""
+        return frozenset(
             thing
             for thing in value.things
             if isinstance(thing, ModelObject) and thing not in frame.read_objects and not self._is_foreign(thing)
-        }
-        inside = any(isinstance(thing, ModelObject) for thing in base.things) or self._is_part_of_model(target, frame)
-        if inside or self._inside_module(frame):
-            return
-        if not fresh:
-            self._note_alias(target, name, value, frame, statement, source)
-            return
-        binding = self.facts.bindings.setdefault(
-            (statement, name), Binding(frame.parsed, statement, name, target, value=source)
         )
-        binding.sites.update(thing.site for thing in fresh)
+
+    def note_binding(self, bound: Binding, models: Iterable[ModelObject]) -> None:
+        """A statement binds models to a name."""
+        key = (bound.statement, bound.name)
+        self.facts.bindings.setdefault(key, bound).sites.update(thing.site for thing in models)
+
+    @abstractmethod
+    def items_bound(
+        self, bound: Binding, value: Value, frame: Frame
+    ) -> Iterator[tuple[Binding, frozenset[ModelObject]]]:
+        """The models that a statement binds as items of a container or as fields of an object."""
 
     def _is_part_of_model(self, target: ast.expr, frame: Frame) -> bool:
         """`detector.roi_heads.box_predictor = ...`: somewhere in front of the name stands a model."""
@@ -108,23 +112,39 @@ class Bindings(Objects):
                 return True
         return False
 
-    def _note_alias(
-        self, target: ast.expr, name: str, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr
-    ) -> None:
+    def _note_taken(self, bound: Binding, value: Value, frame: Frame) -> bool:
+        """`decoder = parts.decoder`: a model that another file of the project builds gets a name here."""
+        source = bound.value
+        if not isinstance(source, ast.Attribute) or not isinstance(bound.target, ast.Name):
+            return False
+        if not any(isinstance(thing, FileModule) for thing in self.evaluate(source.value, frame).things):
+            return False
+        models = [thing for thing in models_in(value, 0) if not self._is_foreign(thing)]
+        if models:
+            self.note_binding(bound, models)
+        return bool(models)
+
+    def _note_alias(self, bound: Binding, value: Value, frame: Frame) -> None:
         """`self.model = model` counts where the model was built right in the call that passed it."""
         built = [thing for thing in models_in(value, 0) if not self._is_foreign(thing)]
-        if built and isinstance(target, ast.Attribute) and frame.info is not None:
-            binding = Binding(frame.parsed, statement, name, target, value=source)
-            self.facts.aliases.setdefault((statement, name), binding).sites.update(thing.site for thing in built)
+        if built and isinstance(bound.target, ast.Attribute) and frame.info is not None:
+            key = (bound.statement, bound.name)
+            self.facts.aliases.setdefault(key, bound).sites.update(thing.site for thing in built)
 
     def _is_foreign(self, thing: ModelObject) -> bool:
         return self.facts.model(thing).placeholder
 
-    def _inside_module(self, frame: Frame) -> bool:
-        if frame.class_info is not None and self.module_evidence(frame.class_info):
-            return True
-        owner = frame.info.owner if frame.info is not None and frame.info.kind == "method" else None
-        return isinstance(frame.self_thing, ModelObject) or (owner is not None and bool(self.module_evidence(owner)))
+    def inside_module(self, frame: Frame) -> bool:
+        """Whether the running code belongs to a module: what it binds are parts of that."""
+        around: Frame | None = frame
+        while around is not None:
+            if around.class_info is not None and self.module_evidence(around.class_info):
+                return True
+            owner = around.info.owner if around.info is not None and around.info.kind == "method" else None
+            if isinstance(around.self_thing, ModelObject) or (owner is not None and self.module_evidence(owner)):
+                return True
+            around = around.parent
+        return False
 
     def _rebound(self, target: ast.expr, value: Value, source: ast.Call, frame: Frame) -> Value | None:
         """`model = wrap(model)` by a function that nothing is known about: taken to give the model back."""

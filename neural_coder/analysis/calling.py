@@ -9,12 +9,13 @@ from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.machine import Outcome
 from neural_coder.analysis.methods import Methods
-from neural_coder.analysis.usage import parameter_looks_like_model
+from neural_coder.analysis.usage import looks_like_model, parameter_looks_like_model
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
     ClassInfo,
     Constant,
+    Fields,
     Flow,
     Function,
     FunctionInfo,
@@ -32,6 +33,7 @@ from neural_coder.analysis.values import (
     all_flows,
     item_of,
     join,
+    make_fields,
     models_in,
     of,
     replaced,
@@ -57,11 +59,25 @@ class Calling(Methods):
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
         keywords = self._keywords(node, frame)
+        if not function.things and isinstance(node.func, ast.Attribute):
+            function = self._own_model(node.func, function, frame)
         if isinstance(node.func, ast.Attribute):
             special = self.method(node, node.func, receiver, function, arguments, keywords, frame)
             if special is not None:
                 return special
         return self.call_value(function, arguments, keywords, node, frame)
+
+    def _own_model(self, callee: ast.Attribute, value: Value, frame: Frame) -> Value:
+        """`self.model` of a class that never builds one, but uses it as only modules are used."""
+        owner = frame.info.owner if frame.info is not None else None
+        if owner is None or not isinstance(callee.value, ast.Name) or callee.value.id != frame.self_name:
+            return value
+        if looks_like_model(callee, owner.node, frame.parsed, self.catalogue) < 2 or not self.mentions_torch(
+            frame.parsed.path
+        ):
+            return value
+        key = self.own_models.setdefault((owner.node, callee.attr), ast.copy_location(ast.Pass(), owner.node))
+        return with_flows(of(self.placeholder(key, owner.parsed, "an attribute")), value.flows)
 
     def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
         found: Arguments = []
@@ -78,7 +94,15 @@ class Calling(Methods):
         found = {}
         for keyword in node.keywords:
             value = self.evaluate(keyword.value, frame)
-            found[keyword.arg or "**"] = value if keyword.arg else item_of(value)
+            if keyword.arg:
+                found[keyword.arg] = value
+                continue
+            rest = []
+            for thing in value.things:
+                if isinstance(thing, Fields):
+                    found.update({str(key): item for key, item in thing.entries})
+                rest.append(thing.rest if isinstance(thing, Fields) else item_of(of(thing)))
+            found["**"] = with_flows(join(rest), value.flows)
         return found
 
     def _super(self, frame: Frame) -> Value:
@@ -135,6 +159,8 @@ class Calling(Methods):
             case Partial():
                 merged = {**dict(thing.keywords), **keywords}
                 return self.call_value(thing.function, [*thing.arguments, *arguments], merged, node, frame)
+            case Object(kind="loss", site=ast.AST()):
+                self.note_cross_entropy(flows)
             case Instance():
                 method = self.member_of(thing, "__call__")
                 if method is not None:
@@ -175,10 +201,18 @@ class Calling(Methods):
         if holder is None or not isinstance(holder.self_thing, ModelObject) or holder.info is None:
             return False
         name = getattr(holder.info.node, "name", "")
-        if self.catalogue.is_step_method(name):
+        if self.catalogue.is_step_method(name) or self._in_step_method():
             return False
         own = thing == holder.self_thing
         return name in {"forward", "__call__", "__init__"} or not own
+
+    def _in_step_method(self) -> bool:
+        """Whether a method runs that a trainer calls around the forward."""
+        return any(
+            self.catalogue.is_step_method(function.name)
+            for function, _ in self.stack
+            if isinstance(function, ast.FunctionDef) and function in self.functions and self.functions[function].owner
+        )
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -246,6 +280,8 @@ class Calling(Methods):
         if model is None:
             model = BuiltModel(node, frame.parsed, evidence, self.qualified(info), "project", layers_known=True)
             self.facts.models[node] = model
+        elif info not in model.classes:
+            model.qualified_name = "?"
         model.classes.add(info)
         self.fresh[-1].add(node)
         thing = ModelObject(node)
@@ -272,7 +308,8 @@ class Calling(Methods):
         method = self.member_of(thing, "__init__")
         if method is None:
             self._fill_fields(thing, info, arguments, keywords)
-            return
+            method = self.member_of(thing, "__post_init__") or UNKNOWN
+            arguments, keywords = [], {}
         forward, backward = self.ran_forward, self.ran_backward
         for part in method.things:
             if isinstance(part, Function):
@@ -287,9 +324,11 @@ class Calling(Methods):
             for item in member.node.body
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         ]
-        for name, value in [*zip(fields, arguments, strict=False), *keywords.items()]:
-            if name in fields:
-                self.set_attribute(of(thing), name, value)
+        given = dict([*zip(fields, arguments, strict=False), *keywords.items()])
+        for name in fields:
+            if name in given:
+                self.set_attribute(of(thing), name, given[name])
+        self.given_fields[getattr(thing, "site", None)] = {name: given[name] for name in fields if name in given}
 
     # --- functions --------------------------------------------------------------------------------------------------
 
@@ -299,6 +338,8 @@ class Calling(Methods):
         """Run a project function with what it is given."""
         info = function.info
         flows = frozenset().union(*(all_flows(value) for value in [*arguments, *keywords.values()]))
+        if info.is_abstract:
+            return Value(frozenset(), flows)
         running = sum(1 for step, _ in self.stack if step is info.node)
         # What was not followed from here is run by itself in the end, so one level must always be possible.
         spent = self.exhausted and self.call_depth > 0
@@ -321,6 +362,8 @@ class Calling(Methods):
         for outer in self.layer_sets[-1:]:
             outer |= known.layers
         self.fresh[-1].update(known.fresh)
+        if known.changed and node is not None:
+            self.give_back(function, known.changed, node, frame)
         return self._seen_by_caller(known, node, frame) if node is not None else known.value
 
     def _seen_by_caller(self, known: Outcome, node: ast.Call, frame: Frame) -> Value:
@@ -384,13 +427,16 @@ class Calling(Methods):
             self.grad, self.autocast = kept[2:]
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward, self.ran_backward = kept[:2]
-        return Outcome(value, forward, backward, frozenset(layers), frozenset(fresh), self.heap_version)
+        changed = tuple((name, frame.names[name]) for name in sorted(frame.changed & frame.names.keys()))
+        return Outcome(value, forward, backward, frozenset(layers), frozenset(fresh), self.heap_version, changed)
 
     def _run_body(self, info: FunctionInfo, frame: Frame) -> Value:
         if isinstance(info.node, ast.Lambda):
             return self.evaluate(info.node.body, frame)
         self.run_block(info.node.body, frame)
         result = self.cut(join(frame.results))
+        if frame.results and not self.inside_module(frame):
+            result = self.annotated(result, info.node.returns, info.node, frame)
         self._note_framework_training(info, frame, result)
         for thing in models_in(result):
             self.facts.returned.add((info.node, thing.site))
@@ -430,8 +476,10 @@ class Calling(Methods):
             frame.names[node.args.vararg.arg] = of(Items(tuple(given[len(positional) :])))
         if node.args.kwarg is not None:
             names = {parameter.arg for parameter in [*positional, *node.args.kwonlyargs]}
-            extra = [value for name, value in keywords.items() if name not in names]
-            frame.names[node.args.kwarg.arg] = of(Many(join(extra)))
+            extra: dict[str | int, Value] = {
+                name: value for name, value in keywords.items() if name not in {*names, "**"}
+            }
+            frame.names[node.args.kwarg.arg] = make_fields(extra, keywords.get("**", UNKNOWN))
 
     def _bind_parameter(self, frame: Frame, info: FunctionInfo, parameter: ast.arg, value: Value) -> None:
         if not value.things:
@@ -443,6 +491,7 @@ class Calling(Methods):
             if not known.things and self._parameter_is_model(frame, info, parameter):
                 value = with_flows(of(self.placeholder(parameter, frame.parsed, "a parameter")), value.flows)
         frame.names[parameter.arg] = value
+        frame.parameters.add(parameter.arg)
 
     def _parameter_is_model(self, frame: Frame, info: FunctionInfo, parameter: ast.arg) -> bool:
         """Whether a parameter that nothing is passed to is used as a model."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from neural_coder.analysis.facts import Facts, ForwardCall
 from neural_coder.analysis.models import model_bindings
-from neural_coder.analysis.syntax import Parsed, dotted, has_suspension, walk_scope
+from neural_coder.analysis.syntax import Parsed, has_suspension, named, walk_scope
 from neural_coder.records import Call
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -75,6 +75,7 @@ def record_of(facts: Facts, call: ForwardCall) -> Call:
         autocast=call.autocast or _under_autocast(facts, parsed, node),
         feeds_training=call.feeds_training,
         reaches_numpy=call.reaches_numpy,
+        reaches_cross_entropy=call.reaches_cross_entropy,
         changed_in_place=call.changed_in_place,
         loader=_loader_name(facts, call),
         evidence=call.evidence,
@@ -163,22 +164,26 @@ def _under_autocast(facts: Facts, parsed: Parsed, node: ast.AST) -> bool:
 def _model_name(facts: Facts, call: ForwardCall) -> str | None:
     """The name of the one model that a call may run; None when there are several, or none is built in the project."""
     names = {}
+    written = {}
     for binding, built in model_bindings(facts):
         if any(model.site in call.models for model in built):
             names[binding.name] = binding.parsed is call.parsed
-    callee = dotted(call.node.func)
-    fitting = [name for name in names if callee == name or callee.startswith(f"{name}.")]
+            written[binding.name] = binding.written or binding.name
+    callee = named(call.node.func)
+    fitting = [name for name in names if callee == name or callee.startswith((f"{name}.", f"{name}["))]
     here = [name for name, is_here in names.items() if is_here]
     for choice in (fitting, here, list(names)):
         if len(choice) == 1:
-            return choice[0]
+            return written[choice[0]]
     return None
 
 
 def _loader_name(facts: Facts, call: ForwardCall) -> str | None:
-    names = {binding.name for binding in facts.loader_bindings.values() if binding.sites & call.loaders}
+    names = {
+        binding.written or binding.name for binding in facts.loader_bindings.values() if binding.sites & call.loaders
+    }
     here = {
-        binding.name
+        binding.written or binding.name
         for binding in facts.loader_bindings.values()
         if binding.sites & call.loaders and binding.parsed is call.parsed
     }

@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Iterable
 
-from neural_coder.analysis.bindings import Bindings
+from neural_coder.analysis.containers import Containers, keys_of
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.syntax import FunctionNode, dotted
 from neural_coder.analysis.usage import named_like_model
@@ -26,14 +26,13 @@ from neural_coder.analysis.values import (
     join,
     models_in,
     of,
-    with_flows,
 )
 
 _SHAPES = frozenset({"shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "grad_fn", "size"})
 _MAX_ITEMS = 40
 
 
-class Expressions(Bindings):
+class Expressions(Containers):
     """The part of the interpreter that evaluates expressions."""
 
     def evaluate(self, node: ast.expr, frame: Frame) -> Value:
@@ -57,9 +56,9 @@ class Expressions(Bindings):
     def _eval_Name(self, node: ast.Name, frame: Frame) -> Value:
         value = frame.lookup(node.id)
         value = self._free_name(node.id, frame) if value is None else self.resolve(value)
-        return self._read(value, frame)
+        return self.read(value, frame)
 
-    def _read(self, value: Value, frame: Frame) -> Value:
+    def read(self, value: Value, frame: Frame) -> Value:
         """Take note that a statement got these objects from a name, and did not build them."""
         if not value.things:
             return value
@@ -89,7 +88,7 @@ class Expressions(Bindings):
         if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
             own = frame.names.get(f"{frame.self_name}.{node.attr}")
             if own is not None:
-                return self._read(own, frame)
+                return self.read(own, frame)
         value = self.evaluate(node.value, frame)
         result = self.attribute(value, node.attr, frame)
         for thing in result.things:
@@ -97,7 +96,16 @@ class Expressions(Bindings):
                 self.facts.resolved[node] = thing.name
         if node.attr in _SHAPES:
             return Value(result.things) if result.things else UNKNOWN
-        return self._read(result, frame)
+        return self._new_part(node, value, result) or self.read(result, frame)
+
+    def _new_part(self, node: ast.Attribute, value: Value, result: Value) -> Value | None:
+        """A part of a model that the statement itself builds (`vgg16().features`) stands for the whole."""
+        owners = {
+            ModelObject(self.part_owners[site])
+            for thing in result.things
+            if (site := getattr(thing, "site", None)) in self.part_owners
+        }
+        return value if owners and owners <= value.things and not dotted(node) else None
 
     def _eval_Call(self, node: ast.Call, frame: Frame) -> Value:
         return self.call(node, frame)
@@ -139,25 +147,13 @@ class Expressions(Bindings):
     def _eval_Set(self, node: ast.Set, frame: Frame) -> Value:
         return of(Many(join([self.evaluate(item, frame) for item in node.elts])))
 
-    def _eval_Dict(self, node: ast.Dict, frame: Frame) -> Value:
-        for key in node.keys:
-            if key is not None:
-                self.evaluate(key, frame)
-        values = [
-            self.evaluate(value, frame) if key is not None else item_of(self.evaluate(value, frame))
-            for key, value in zip(node.keys, node.values, strict=True)
-        ]
-        return of(Many(join(values)))
-
     def _eval_Subscript(self, node: ast.Subscript, frame: Frame) -> Value:
         value = self.evaluate(node.value, frame)
         index = self.evaluate(node.slice, frame)
         if isinstance(node.slice, ast.Slice):
             return value
-        number = next((thing.value for thing in index.things if isinstance(thing, Constant)), None)
-        is_number = isinstance(number, int) and not isinstance(number, bool)
-        item = item_of(value, number if is_number else None)  # type: ignore[arg-type]
-        return self._read(join((item, self._looked_up_outside(value))), frame)
+        items = [self.item(value, key) for key in keys_of(index)]
+        return self.read(join([*items, self._looked_up_outside(value)]), frame)
 
     def _looked_up_outside(self, value: Value) -> Value:
         """`registry["name"]` of a library, where the catalogue knows what its registry holds."""
@@ -176,18 +172,12 @@ class Expressions(Bindings):
     def _comprehension(self, generators: list[ast.comprehension], results: Iterable[ast.expr], frame: Frame) -> Value:
         start = dict(frame.names)
         for generator in generators:
-            item = item_of(self.evaluate(generator.iter, frame))
+            item = self.iterate(self.evaluate(generator.iter, frame))
             self.bind_names(generator.target, item, frame)
             for test in generator.ifs:
                 self.evaluate(test, frame)
         values = [self.evaluate(result, frame) for result in results]
-        frame.names = {**start, **{name: value for name, value in frame.names.items() if name in start}}
-        for generator in generators:
-            for part in ast.walk(generator.target):
-                if isinstance(part, ast.Name):
-                    frame.names.pop(part.id, None)
-                    if part.id in start:
-                        frame.names[part.id] = start[part.id]
+        self.leave_comprehension(generators, start, frame)
         return of(Many(values[-1]))
 
     def _eval_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, frame: Frame) -> Value:
@@ -197,15 +187,8 @@ class Expressions(Bindings):
     _eval_GeneratorExp = _eval_ListComp
 
     def _eval_DictComp(self, node: ast.DictComp, frame: Frame) -> Value:
-        return self._comprehension(node.generators, [node.key, node.value], frame)
-
-    def bind_names(self, target: ast.expr, value: Value, frame: Frame) -> None:
-        """Bind the names of a loop's or comprehension's target."""
-        if isinstance(target, ast.Name):
-            frame.names[target.id] = value
-        elif isinstance(target, ast.Tuple | ast.List):
-            for index, item in enumerate(target.elts):
-                self.bind_names(item, item_of(value, index, len(target.elts)), frame)
+        exact = self.exact_comprehension(node, frame)
+        return exact if exact is not None else self._comprehension(node.generators, [node.key, node.value], frame)
 
     def define(self, node: FunctionNode | ast.Lambda, frame: Frame) -> Value:
         """A function's value; decorators that are not known are taken to leave the function as it is."""
@@ -270,6 +253,7 @@ class Expressions(Bindings):
         elif isinstance(target, ast.Name):
             value = self.bound_value(target, value, frame, statement, source)
             holder = frame.outer.get(target.id, frame)
+            holder.parameters.discard(target.id)
             if (holder.captured or holder.parent is None) and holder.names.get(target.id) != value:
                 self.heap_version += 1
             holder.names[target.id] = value
@@ -281,8 +265,10 @@ class Expressions(Bindings):
             self.set_attribute(base, target.attr, value)
             self.add_flows(target.value, all_flows(value), frame)
         elif isinstance(target, ast.Subscript):
-            self.evaluate(target.slice, frame)
-            self._store_item(target, value, frame)
+            key = self.evaluate(target.slice, frame)
+            base = self.evaluate(target.value, frame)
+            value = self.bound_value(target, value, frame, statement, source, base)
+            self.store_item(target, base, key, value, frame)
 
     def _unpack(
         self, target: ast.Tuple | ast.List, value: Value, frame: Frame, statement: ast.stmt, source: ast.expr | None
@@ -308,39 +294,3 @@ class Expressions(Bindings):
         index = next((place for place, name in enumerate(names) if named_like_model(name)), 0)
         items = [Value(models, value.flows) if place == index else UNKNOWN for place in range(len(names))]
         return of(Items(tuple(items)), flows=value.flows)
-
-    def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
-        base = self.evaluate(target.value, frame)
-        self.adopt(base, value)
-        self.put_into(target.value, value, frame)
-
-    def put_into(self, container: ast.expr, value: Value, frame: Frame) -> None:
-        """An item goes into a container that has a name."""
-        while isinstance(container, ast.Subscript):
-            container = container.value
-        if isinstance(container, ast.Name | ast.Attribute):
-            known = self.evaluate(container, frame)
-            kept = Value(frozenset(thing for thing in known.things if not isinstance(thing, Items)), known.flows)
-            items = item_of(Value(known.things - kept.things)) if known.things else UNKNOWN
-            merged = join((kept, of(Many(join((items, value))))))
-            self._rebind(container, with_flows(merged, all_flows(value)), frame)
-
-    def add_flows(self, node: ast.expr, flows: Iterable[object], frame: Frame) -> None:
-        """Something flowed into the object behind a name."""
-        wanted = frozenset(flows)
-        if wanted and isinstance(node, ast.Name) and node.id != frame.self_name and node.id in frame.names:
-            self._rebind(node, with_flows(frame.names[node.id], wanted), frame)  # type: ignore[arg-type]
-
-    def _rebind(self, node: ast.Name | ast.Attribute, value: Value, frame: Frame) -> None:
-        value = self.cut(value)
-        if isinstance(node, ast.Name):
-            holder: Frame | None = frame.outer.get(node.id, frame)
-            while holder is not None and node.id not in holder.names:
-                holder = holder.parent
-            if holder is not None and holder.names[node.id] != value:
-                holder.names[node.id] = value
-                self.heap_version += holder.captured or holder.parent is None
-        else:
-            self.set_attribute(self.evaluate(node.value, frame), node.attr, value)
-            if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
-                frame.names[f"{frame.self_name}.{node.attr}"] = value

@@ -18,6 +18,8 @@ Step = tuple[ast.AST, ast.stmt]
 """A function (or module) and the statement that it was at."""
 Stack = tuple[Step, ...]
 MAX_STACKS = 12
+UNKNOWN_LAYER = "?"
+"""Stands for parameters of a project's own that are used by functions of `torch.nn.functional`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +42,8 @@ class BuiltModel:
     """A single layer or container of `torch.nn`."""
     consumed: bool = False
     """It became part of another module."""
+    parts: set[ast.AST] = field(default_factory=set)
+    """The models that became parts of it."""
     placeholder: bool = False
     """It stands for a parameter, or for `self` in a method of a module: nothing is built here."""
     entry: Entry | None = None
@@ -62,9 +66,18 @@ class Binding:
     parsed: Parsed
     statement: ast.stmt
     name: str
+    """In a form that is the same for equal expressions (`syntax.named`)."""
     target: ast.expr
     sites: set[ast.AST] = field(default_factory=set)
     value: ast.expr | None = None
+    written: str = ""
+    """The name as the file writes it; empty where that is `name`."""
+    is_item: bool = False
+    """The object is one of several in a container or in another object."""
+    borrowed: bool = False
+    """The container comes from a function, in which the object may have a name of its own."""
+    why_not_ready: str = ""
+    """Why nothing can be inserted for it; empty when that is not known from the statement alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +95,7 @@ class ForwardCall:
     training: bool = False
     feeds_training: bool = False
     reaches_numpy: bool = False
+    reaches_cross_entropy: bool = False
     changed_in_place: bool = False
     autocast: bool = True
     grad: bool = False
@@ -169,12 +183,21 @@ class Facts:
 
     def mark_trained(self, sites: Iterable[ast.AST]) -> None:
         """Note that models are trained."""
-        for site in sites:
-            for model in self.models[site].family():
-                model.trained = True
+        for model in self._with_parts(sites):
+            model.trained = True
 
     def mark_inferred(self, sites: Iterable[ast.AST]) -> None:
         """Note that models are run outside of training."""
-        for site in sites:
-            for model in self.models[site].family():
-                model.inferred = True
+        for model in self._with_parts(sites):
+            model.inferred = True
+
+    def _with_parts(self, sites: Iterable[ast.AST]) -> set[BuiltModel]:
+        """Models, what they are other views of, and what they consist of."""
+        found: set[BuiltModel] = set()
+        waiting = list(sites)
+        while waiting:
+            for model in self.models[waiting.pop()].family():
+                if model not in found:
+                    found.add(model)
+                    waiting.extend(model.parts)
+        return found

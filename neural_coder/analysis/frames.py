@@ -25,6 +25,10 @@ class Frame:
     """Set while the frame runs a class body."""
     self_thing: Thing | None = None
     self_name: str = ""
+    parameters: set[str] = field(default_factory=set)
+    """Parameters that still name what was passed."""
+    changed: set[str] = field(default_factory=set)
+    """Those of them into which something was put: the caller sees that, too."""
     outer: dict[str, Frame] = field(default_factory=dict)
     """Names declared `global` or `nonlocal`, with the frame that they live in."""
     results: list[Value] = field(default_factory=list)

@@ -160,6 +160,7 @@ class Glance:
         """Whether code names anything that builds a model."""
         return (
             any(self._matters(name, file) for name in piece.references)
+            or any(self._gives_models(file, name) for name in piece.helpers - piece.names)
             or any(self._may_be_registry(name, file) for name in piece.tables)
             or any(self._may_be_namespace(name, file) for name in piece.namespaces)
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from neural_coder.analysis.catalogue import refuses
 from neural_coder.analysis.catalogue_data import Entry
-from neural_coder.analysis.facts import BuiltModel
+from neural_coder.analysis.containers import leading_text
+from neural_coder.analysis.facts import UNKNOWN_LAYER, BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.noting import Noting
 from neural_coder.analysis.values import (
@@ -15,6 +17,7 @@ from neural_coder.analysis.values import (
     FileModule,
     Flow,
     Function,
+    Instance,
     Items,
     Many,
     ModelObject,
@@ -26,12 +29,21 @@ from neural_coder.analysis.values import (
     detached,
     item_of,
     join,
+    make_fields,
     models_in,
     of,
 )
 from neural_coder.records import Evidence
 
 _PASS_THROUGH = frozenset({"list", "tuple", "iter", "reversed", "sorted", "set"})
+_EXPORTS = frozenset(
+    {"torch.onnx.export", "torch.onnx.dynamo_export", "torch.onnx.utils.export", "torch.export.export"}
+)
+_FUNCTIONAL = re.compile(r"\.(conv(_transpose)?[123]d|linear)\(")
+"""`F.conv2d(x, self.weight)`: a module without layers of `torch.nn` may still be a convolution."""
+_TAKE_ARRAYS = frozenset({"numpy", "cv2", "PIL", "matplotlib", "scipy", "skimage", "sklearn", "pandas", "imageio"})
+_GIVES_ARRAY = re.compile(r"(2|_to_|^to_)(np|numpy|array|img|im|image|pil)$", re.IGNORECASE)
+"""Names of functions that make arrays and pictures of tensors: `tensor2img`."""
 _NO_FLOW = frozenset(
     {"len", "print", "isinstance", "hasattr", "id", "type", "str", "repr", "range", "bool", "callable"}
 )
@@ -53,6 +65,9 @@ class Libraries(Noting):
         name = self.catalogue.canonical(name)
         if node is not None:
             self.facts.resolved[node] = name
+        if name in _EXPORTS:
+            for thing in models_in(join([*arguments, *keywords.values()])):
+                self.facts.model(thing).traits.add("export")
         if name.startswith("builtins."):
             return self._call_builtin(name[9:], arguments, keywords, node, frame, flows)
         entry = self.catalogue.call(name)
@@ -60,9 +75,12 @@ class Libraries(Noting):
             known = self.call_known(name, entry, arguments, keywords, node, frame, flows)
             if known is not None:
                 return known
-        if name.partition(".")[0] in self.catalogue.arrays:
+        if name.partition(".")[0] in self.catalogue.arrays or _GIVES_ARRAY.search(name):
             self.note_numpy(flows)
+        if name.startswith("numpy."):
             return Value(frozenset(), detached(flows, converted=True))
+        if name == "torch.nn.functional.binary_cross_entropy":
+            self.note_cross_entropy(flows)
         known = self._call_standard(name, arguments, keywords, node, frame)
         if known is not None:
             return known
@@ -88,26 +106,27 @@ class Libraries(Noting):
         if name in {"float", "int", "round"}:
             return Value(frozenset(), detached(flows, converted=True))
         if name == "enumerate":
-            return of(Many(of(Items((UNKNOWN, item_of(first))))))
+            return of(Many(of(Items((UNKNOWN, self.iterate(first))))))
         if name == "zip":
-            return of(Many(of(Items(tuple(item_of(value) for value in arguments)))))
+            return of(Many(of(Items(tuple(self.iterate(value) for value in arguments)))))
         if name == "next":
             return item_of(first)
         if name == "map" and len(arguments) > 1:
             return of(Many(self.call_value(first, [item_of(value) for value in arguments[1:]], {}, node, frame)))
         if name == "getattr" and len(arguments) > 1:
-            return self._getattr(first, arguments[1], frame)
-        if name == "setattr" and len(arguments) > 2 and isinstance(constant(arguments[1]), str):
-            self.set_attribute(first, str(constant(arguments[1])), arguments[2])
+            return self.read(self._getattr(first, arguments[1], node, frame), frame)
+        if name == "setattr" and len(arguments) > 2 and node is not None and len(node.args) > 2:
+            self.note_setattr(node, first, arguments[1], arguments[2], frame)
             return UNKNOWN
         if name == "globals":
             return self.candidates(FileModule(frame.parsed.key))
         if name == "dict":
-            return of(Many(join([*keywords.values(), *(item_of(value) for value in arguments)])))
+            entries: dict[str | int, Value] = {key: value for key, value in keywords.items() if key != "**"}
+            return join((make_fields(entries, keywords.get("**", UNKNOWN)), *arguments))
         self.hand_over([*arguments, *keywords.values()], frame)
         return Value(frozenset(), flows)
 
-    def _getattr(self, value: Value, name: Value, frame: Frame) -> Value:
+    def _getattr(self, value: Value, name: Value, node: ast.Call | None, frame: Frame) -> Value:
         known = constant(name)
         if isinstance(known, str):
             return self._read(self.attribute(value, known, frame), frame)
@@ -117,6 +136,8 @@ class Libraries(Noting):
                 found.append(of(Outside(f"{thing.name}.?")))
             elif isinstance(thing, FileModule):
                 found.append(item_of(self.candidates(thing)))
+            elif isinstance(thing, Instance) and node is not None and len(node.args) > 1:
+                found.append(self.models_named(thing, leading_text(node.args[1])))
         return join(found)
 
     def _call_standard(
@@ -129,6 +150,8 @@ class Libraries(Noting):
             return self._copied(first, node, frame) if node is not None else first
         if name.startswith(("tqdm.", "itertools.", "rich.progress.")) and arguments:
             return first
+        if name == "dataclasses.field" and "default_factory" in keywords:
+            return self.call_value(keywords["default_factory"], [], {}, node, frame)
         if name == "contextlib.nullcontext":
             return first
         if name.startswith("types.MethodType") and len(arguments) > 1:
@@ -253,8 +276,10 @@ class Libraries(Noting):
 
     def _torch_nn(self, name: str, everything: list[Value], node: ast.Call, frame: Frame) -> Value | None:
         if self.catalogue.is_loss(name):
-            return of(Object("loss"))
+            return of(Object("loss", node if name == "torch.nn.BCELoss" else None))
         layer = self.catalogue.torch_layer(name)
+        if name == "torch.nn.Parameter" and self.layer_sets and _FUNCTIONAL.search(frame.parsed.source.text):
+            self.layer_sets[-1].add(UNKNOWN_LAYER)
         if not layer:
             return of(Object("other")) if not name.startswith("torch.nn.utils") else None
         model = self.facts.models.get(node)
@@ -266,6 +291,7 @@ class Libraries(Noting):
             model.layers |= {layer} | self.catalogue.implied_layers.get(layer, frozenset())
         for value in everything:
             self.adopt(of(ModelObject(node)), value)
+            model.layers_known = model.layers_known and (layer not in self.catalogue.containers or bool(value.things))
         for outer in self.layer_sets[-1:]:
             outer |= model.layers
         self.fresh[-1].add(node)

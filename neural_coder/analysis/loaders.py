@@ -30,7 +30,7 @@ def _record(facts: Facts, binding: Binding) -> DataLoader:
     call = inside[0].site if len(inside) == 1 else None
     span = parsed.span(binding.statement)
     return DataLoader(
-        name=binding.name,
+        name=binding.written or binding.name,
         line=span.line,
         statement=span,
         call=parsed.span(call) if call is not None else None,

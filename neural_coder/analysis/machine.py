@@ -34,6 +34,8 @@ class Outcome:
     layers: frozenset[str]
     fresh: frozenset[ast.AST]
     heap_version: int
+    changed: tuple[tuple[str, Value], ...]
+    """Parameters into which something was put, and what they hold then."""
 
 
 class Machine(ABC):
@@ -75,6 +77,10 @@ class Machine(ABC):
         self.part_owners: dict[ast.AST, ast.AST] = {}
         self.views: dict[tuple[ast.AST, ast.AST], ast.AST] = {}
         """For a call and a model that was built in it: what stands for the model outside."""
+        self.own_models: dict[tuple[ast.ClassDef, str], ast.AST] = {}
+        """What stands for attributes of classes that are used as models, and that no file of the project sets."""
+        self.given_fields: dict[ast.AST | None, dict[str, Value]] = {}
+        """For a call that builds an object without a constructor of its own (a dataclass): what its fields got."""
         self.modules: dict[Path, Frame] = {}
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
         self.functions: dict[FunctionNode | ast.Lambda, FunctionInfo] = {}

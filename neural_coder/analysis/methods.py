@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from neural_coder.analysis.containers import keys_of
 from neural_coder.analysis.facts import BuiltModel
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
@@ -11,6 +12,7 @@ from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
     Constant,
+    Fields,
     Flow,
     Function,
     Instance,
@@ -109,19 +111,36 @@ class Methods(Libraries):
         if name in {"append", "add", "insert", "extend", "put", "push", "appendleft", "setdefault", "register"}:
             value = join(arguments)
             self.adopt(receiver, value)
-            self.put_into(callee.value, item_of(value) if name == "extend" else value, frame)
+            value = item_of(value) if name == "extend" else value
+            self.note_put(callee.value, value, node, frame)
+            self.put_into(callee.value, value, frame)
             return UNKNOWN
-        if name == "update" and isinstance(callee.value, ast.Name):
+        if name == "update":
             self.add_flows(callee.value, all_flows(join(arguments)), frame)
-        if name in {"items", "values", "get", "pop", "popitem", "copy"} and receiver.things:
-            item = item_of(receiver)
-            if name == "items":
-                return of(Many(of(Items((UNKNOWN, item)))))
-            return of(Many(item)) if name in {"values", "copy"} else join([item, *arguments[1:]])
+            self.merge_into(callee.value, arguments, frame)
+        if name in {"items", "values", "keys", "get", "pop", "popitem", "copy"} and receiver.things:
+            return self._read_container(name, receiver, arguments)
         return None
 
+    def _read_container(self, name: str, receiver: Value, arguments: list[Value]) -> Value:
+        if name == "copy":
+            return receiver
+        if name in {"get", "pop"}:
+            keys = keys_of(arguments[0]) if arguments else [None]
+            return join([*(item_of(receiver, key) for key in keys), *arguments[1:]])
+        item = item_of(receiver)
+        pair = of(Items((UNKNOWN, item)))
+        if name == "popitem":
+            return pair
+        known = next(iter(receiver.things)) if len(receiver.things) == 1 else None
+        if isinstance(known, Fields) and not known.rest.things:
+            return of(Items(tuple(_view(name, key, value) for key, value in known.entries)))
+        return of(Many({"items": pair, "keys": UNKNOWN, "values": item}[name]))
+
     def _tensor_method(self, name: str, receiver: Value, flows: frozenset[Flow]) -> Value | None:
-        if receiver.things and not any(isinstance(thing, Items | Many | Constant) for thing in receiver.things):
+        if receiver.things and not any(
+            isinstance(thing, Items | Many | Fields | Constant) for thing in receiver.things
+        ):
             return None
         if name == "numpy":
             self.note_numpy(flows)
@@ -150,14 +169,19 @@ class Methods(Libraries):
         if name in {"__call__", "forward"}:
             return self.run_model(thing, node, frame, flows)
         member = self.member_of(thing, name)
-        if member is not None and member.things:
+        is_abstract = member is not None and all(
+            isinstance(part, Function) and part.info.is_abstract for part in member.things
+        )
+        if member is not None and member.things and not is_abstract:
             return self._run_member(thing, member, node, arguments, keywords, frame, flows)
-        known = self._method_of_library(thing, model, node, name, frame, flows)
+        known = self._method_of_library(thing, model, node, name, frame, flows, is_abstract=is_abstract)
         if known is not None:
             return known
         self.note_traits(model, node, name, arguments, keywords)
         if name in self.catalogue.same_methods:
             return of(thing)
+        if name in {"children", "modules"}:
+            return of(Many(of(thing)))
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
             return UNKNOWN
@@ -170,7 +194,15 @@ class Methods(Libraries):
         return Value(frozenset(), flows)
 
     def _method_of_library(
-        self, thing: ModelObject, model: BuiltModel, node: ast.Call, name: str, frame: Frame, flows: frozenset[Flow]
+        self,
+        thing: ModelObject,
+        model: BuiltModel,
+        node: ast.Call,
+        name: str,
+        frame: Frame,
+        flows: frozenset[Flow],
+        *,
+        is_abstract: bool,
     ) -> Value | None:
         """What the catalogue says about a method that the project's files do not show."""
         if name not in self.catalogue.methods:
@@ -187,7 +219,7 @@ class Methods(Libraries):
             return of(self.note_loader(node, f"{model.qualified_name}.{name}", known, frame), flows=detached(flows))
         told = [entry.runs for entry in entries if entry.runs is not None]
         methods = frozenset().union(*told) if told else self.catalogue.run_methods
-        if name in methods and self.has_outside_class(model):
+        if name in methods and (is_abstract or self.has_outside_class(model)):
             return self.run_model(thing, node, frame, flows)
         return None
 
@@ -288,3 +320,8 @@ class Methods(Libraries):
             self.note_evaluation(models_in(join(held)))
             return UNKNOWN
         return None
+
+
+def _view(name: str, key: str | int, value: Value) -> Value:
+    """One item of a dict's `items()`, `keys()` or `values()`."""
+    return {"items": of(Items((of(Constant(key)), value))), "keys": of(Constant(key)), "values": value}[name]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 
-from neural_coder.analysis.facts import Binding, BuiltModel, Facts
+from neural_coder.analysis.facts import UNKNOWN_LAYER, Binding, BuiltModel, Facts
 from neural_coder.analysis.readiness import ready_after
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.records import Evidence, Model
@@ -13,24 +14,26 @@ from neural_coder.records import Evidence, Model
 def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     """The bindings that count as models, each with the models that it may bind."""
     found = []
-    bound = {
-        model.site
-        for binding in facts.bindings.values()
-        for site in binding.sites
-        for model in facts.models[site].family()
-    }
+    bound = _family_sites(facts, facts.bindings.values())
+    named = _family_sites(facts, [binding for binding in facts.bindings.values() if not binding.borrowed])
     extra = [binding for binding in facts.aliases.values() if not binding.sites & bound]
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
         kept = [model for model in built if not _is_part(model, binding)]
+        if binding.borrowed:
+            kept = [model for model in kept if not any(origin.site in named for origin in model.family())]
         if kept and not facts.catalogue.names_loss(binding.name):
             found.append((binding, kept))
     return sorted(found, key=lambda pair: (pair[0].statement.lineno, pair[0].statement.col_offset, pair[0].name))
 
 
+def _family_sites(facts: Facts, bindings: Iterable[Binding]) -> set[ast.AST]:
+    return {model.site for binding in bindings for site in binding.sites for model in facts.models[site].family()}
+
+
 def _is_part(model: BuiltModel, binding: Binding) -> bool:
-    """Layers that became part of something else, or that only were built to be looked at, are no models."""
-    return model.is_layer and model.consumed
+    """Layers (and items of containers) that became part of something else are no models."""
+    return model.consumed and (model.is_layer or binding.is_item)
 
 
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
@@ -44,6 +47,7 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
     parsed = binding.parsed
     first = min(built, key=lambda model: (model.parsed is not parsed, getattr(model.site, "lineno", 0)))
     name, ready, why = ready_after(facts, binding)
+    name = binding.written or name if name == binding.name else name
     names = {model.qualified_name for model in built}
     libraries = {model.library for model in built}
     span = parsed.span(binding.statement)
@@ -59,12 +63,16 @@ def _record(facts: Facts, binding: Binding, built: list[BuiltModel]) -> Model:
         kind=first.kind,
         ready=parsed.span(ready) if ready is not None else None,
         why_not_ready=why,
-        layers=layers if layers or all(model.layers_known for model in built) else None,
+        layers=layers if _are_known(layers, built) else None,
         trained=any(model.trained for model in built),
         inferred=any(model.inferred for model in built),
         traits=traits,
         evidence=_evidence(binding, first),
     )
+
+
+def _are_known(layers: frozenset[str], built: list[BuiltModel]) -> bool:
+    return UNKNOWN_LAYER not in layers and (bool(layers) or all(model.layers_known for model in built))
 
 
 def _evidence(binding: Binding, model: BuiltModel) -> Evidence:

@@ -102,17 +102,23 @@ class Noting(Expressions):
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].reaches_numpy = True
 
+    def note_cross_entropy(self, flows: frozenset[Flow]) -> None:
+        """Values go to a binary cross-entropy, which outside of autocast wants them in the target's precision."""
+        for flow in flows if not self.autocast else ():
+            if not flow.converted and flow.call in self.facts.forwards:
+                self.facts.forwards[flow.call].reaches_cross_entropy = True
+
     def note_change_in_place(self, flows: frozenset[Flow]) -> None:
         """Values are changed in place; where gradients are off, that may well be in the same block as the call."""
         for flow in flows if self.grad else ():
             if not flow.converted and flow.call in self.facts.forwards:
                 self.facts.forwards[flow.call].changed_in_place = True
 
-    def _store_item(self, target: ast.Subscript, value: Value, frame: Frame) -> None:
-        base = self.evaluate(target.value, frame)
+    def store_item(self, target: ast.Subscript, base: Value, index: Value, value: Value, frame: Frame) -> None:
+        """`container[index] = value`; where the container is a tensor, that changes it in place."""
         if not base.things:
             self.note_change_in_place(base.flows)
-        super()._store_item(target, value, frame)
+        super().store_item(target, base, index, value, frame)
 
     def note_loader(
         self, node: ast.AST, name: str, evidence: Evidence, frame: Frame, *, confirmed: bool = True

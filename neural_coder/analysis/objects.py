@@ -23,10 +23,12 @@ from neural_coder.analysis.values import (
     ModelObject,
     Object,
     Outside,
+    Partial,
     Super,
     Thing,
     Value,
     detached,
+    is_unknown,
     join,
     models_in,
     of,
@@ -249,6 +251,8 @@ class Objects(Machine):
             return of(Outside(self.catalogue.canonical(f"{thing.name}.{name}")))
         if isinstance(thing, FileModule):
             return self._module_attribute(thing, name)
+        if isinstance(thing, ModelObject) and name == "_modules":
+            return of(Many(of(thing)))
         if isinstance(thing, ModelObject) and name == "module":
             return self.member_of(thing, name) or of(thing)
         if isinstance(thing, Object):
@@ -303,7 +307,7 @@ class Objects(Machine):
         parts = [
             value
             for name, value in names.items()
-            if not name.startswith("_") and any(isinstance(part, Class | Function) for part in value.things)
+            if not name.startswith("_") and any(isinstance(part, Class | Function | Partial) for part in value.things)
         ]
         return of(Many(join(parts))) if 0 < len(parts) <= _MAX_CANDIDATES else UNKNOWN
 
@@ -365,7 +369,9 @@ class Objects(Machine):
                 for part in models_in(value):
                     inner = self.facts.model(part)
                     if inner is not outer:
-                        inner.consumed = True
+                        for each in inner.family():
+                            each.consumed = True
+                        outer.parts.add(part.site)
                         outer.layers |= inner.layers
 
     def cut(self, value: Value) -> Value:
@@ -426,6 +432,19 @@ class Objects(Machine):
         else:
             return self._of_type(self.evaluate(annotation, frame), site, frame.parsed)
         return join([self.from_annotation(part, frame, name, site) for part in parts])
+
+    def annotated(self, value: Value, annotation: ast.expr | None, site: ast.AST, frame: Frame) -> Value:
+        """A value that nothing else is known about is what its annotation says; a model that it says is built here."""
+        if annotation is None or not is_unknown(value):
+            return value
+        known = self.from_annotation(annotation, frame, "", site)
+        for thing in known.things:
+            if isinstance(thing, ModelObject):
+                model = self.facts.model(thing)
+                model.placeholder, model.library = False, model.library or "project"
+                model.qualified_name = self.facts.resolved.get(site, "")
+                self.fresh[-1].add(thing.site)
+        return with_flows(known, value.flows) if known.things else value
 
     def _of_type(self, value: Value, site: ast.AST, parsed: Parsed) -> Value:
         found = []

@@ -89,6 +89,8 @@ class Piece:
     """Dotted names that start with an imported name or a class of the file."""
     called: set[str] = field(default_factory=set)
     """Dotted names that are called with arguments, or whose methods for inference are."""
+    helpers: set[str] = field(default_factory=set)
+    """Functions of the same file that are called."""
     tables: set[str] = field(default_factory=set)
     """Tables out of which something is called: `MODELS[name](...)`."""
     namespaces: set[str] = field(default_factory=set)
@@ -276,6 +278,8 @@ class _Reader:
         waiting.append(callee)
         if name and given:
             self._piece.called.add(sys.intern(name))
+        if name in self._names.functions:
+            self._piece.helpers.add(sys.intern(name))
         if isinstance(callee, ast.Attribute):
             if callee.attr in TELLING:
                 self._piece.telling.add(dotted(callee.value))
@@ -336,6 +340,8 @@ class _Reader:
         is_step = self._catalogue.is_step_method(node.name) or node.name in self._catalogue.training_methods
         if is_step or decorators & {"classmethod", "staticmethod"}:
             waiting.append(node)
+            # What a trainer calls around the forward may call any part of the module, under any name.
+            self._piece.runs_itself |= is_step and any(isinstance(part, ast.Call) for part in ast.walk(node))
             first = node.args.args[0].arg if node.args.args else ""
             if "classmethod" in decorators and _calls(node, {first}):
                 self._piece.references.add(owner)

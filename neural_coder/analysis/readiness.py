@@ -6,13 +6,28 @@ import ast
 
 from neural_coder.analysis.catalogue import words
 from neural_coder.analysis.facts import Binding, Facts
-from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted
+from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted, named
 
 _LOOKS = words(
     """
     print summary len isinstance hasattr type id info debug str repr
     """
 )
+_PREPARES = words(
+    """
+    load init freeze restore resume prune fuse quantize convert prepare reload initialize initialise
+    """
+)
+_RUNS = words(
+    """
+    train fit test eval evaluate validate run predict infer inference generate sample forward main demo launch start
+    loop epoch step serve detect process call apply benchmark measure export spawn
+    """
+)
+"""Words in names of functions that run a model that they get."""
+_FINISHING = frozenset({"load_state_dict", "fuse", "compile"})
+"""Methods that change what a model computes, beside those that move it or set its mode."""
+_CONDITIONAL = (ast.Lambda, ast.IfExp, ast.BoolOp, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -33,14 +48,21 @@ class _Search:
         self.sites = binding.sites
         self.name = binding.name
         self.start = binding.statement
+        self.container, self.index = _parts_of(binding.name)
+        self.why_not = binding.why_not_ready or self._never_called() or self._runs_inside()
         self.function: FunctionNode | None = self.parsed.function(binding.statement)
 
     def run(self) -> tuple[str, ast.stmt | None, str]:
+        if self.why_not:
+            return self.name, None, self.why_not
         if isinstance(self.start, (ast.If, ast.While, ast.For, ast.With)):
             return self.name, None, "it is bound in the header of a compound statement"
         if self._is_factory():
             return self.name, None, _RETURNED
+        if self._is_taken_over():
+            return self.name, None, "another file takes it over; it is ready there"
         ready, current = self.start, self.start
+        is_bound, was_passed = True, False
         while True:
             block, index = self.parsed.block(current)
             for statement in block[index + 1 :]:
@@ -49,12 +71,35 @@ class _Search:
                     return self.name, None, _RETURNED
                 if step == "used":
                     return self.name, ready, ""
-                if step == "prepares":
+                is_bound = is_bound or reads_surely(statement, self.name)
+                was_passed = was_passed or step == "passed"
+                if is_bound and step and (not was_passed or self._finishes(statement)):
                     ready = statement
             outer = self._surrounding(current)
             if outer is None:
                 return self.name, ready, ""
+            is_bound = is_bound and self._always_binds(outer)
             current = outer
+
+    def _never_called(self) -> str:
+        names = {self.facts.models[site].qualified_name for site in self.sites}
+        if names and names <= {"torch.nn.ModuleList", "torch.nn.ModuleDict"}:
+            return "it is a container of modules, which is never called itself"
+        return ""
+
+    def _runs_inside(self) -> str:
+        """Whether the model only runs as a part of another one that is called as a whole, in words."""
+        facts = self.facts
+        called = {site for call in facts.forwards.values() for site in call.models}
+        outers = {model.site for model in facts.models.values() if not model.parts.isdisjoint(self.sites)}
+        if not outers or self.sites & called or not outers & called:
+            return ""
+        names = {binding.name for binding in facts.bindings.values() if not outers.isdisjoint(binding.sites)}
+        whole = all(
+            named(call.node.func) in names for call in facts.forwards.values() if not outers.isdisjoint(call.models)
+        )
+        other = min(names - {self.name}, default="what wraps it")
+        return f"it runs as a part of {other}" if whole and names else ""
 
     def _is_factory(self) -> bool:
         """Whether the function returns the model, and what it returns is bound elsewhere."""
@@ -64,25 +109,34 @@ class _Search:
 
     def _is_bound_elsewhere(self, site: ast.AST) -> bool:
         return any(
-            other.parsed.function(other.statement) is not self.function
+            not other.borrowed
+            and other.parsed.function(other.statement) is not self.function
             and any(model.site is site for mine in other.sites for model in self.facts.models[mine].family())
             for other in self.facts.bindings.values()
         )
 
+    def _is_taken_over(self) -> bool:
+        """Whether the script gives a name of its own to what another file builds: `decoder = parts.decoder`."""
+        here = [site for site in self.sites if self.facts.models[site].parsed is self.parsed]
+        return self.function is None and any(
+            other.parsed is not self.parsed and not other.borrowed and not other.sites.isdisjoint(here)
+            for other in self.facts.bindings.values()
+        )
+
     def _surrounding(self, statement: ast.stmt) -> ast.stmt | None:
-        """The compound statement around a block, when the name is bound behind it whatever happened inside."""
+        """The compound statement around a block that runs at most once."""
         parent = self.parsed.parents.get(statement)
-        if isinstance(parent, ast.ExceptHandler | ast.match_case):
-            return None
-        if isinstance(parent, ast.With | ast.AsyncWith):
+        if isinstance(parent, ast.With | ast.AsyncWith | ast.If):
             return parent
-        if isinstance(parent, ast.If) and self._all_branches_bind(parent):
-            return parent
-        if isinstance(parent, ast.Try) and all(
-            _leaves(handler.body) or self._binds(handler.body) for handler in parent.handlers
-        ):
-            return parent
-        return None
+        return parent if isinstance(parent, ast.Try) and statement in (*parent.body, *parent.orelse) else None
+
+    def _always_binds(self, statement: ast.stmt) -> bool:
+        """Whether the name is bound behind a compound statement, whatever happened inside."""
+        if isinstance(statement, ast.If):
+            return self._all_branches_bind(statement)
+        if isinstance(statement, ast.Try):
+            return all(_leaves(handler.body) or self._binds(handler.body) for handler in statement.handlers)
+        return True
 
     def _all_branches_bind(self, node: ast.If) -> bool:
         return all(_leaves(block) or self._binds(block) for block in (node.body, node.orelse))
@@ -94,16 +148,23 @@ class _Search:
             if isinstance(statement, ast.With) and self._binds(statement.body):
                 return True
             if self.name in _targets(statement):
-                return True
+                # None stands for "no model": what is done with one must not be done with that.
+                return not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant))
         return False
 
     def _step(self, statement: ast.stmt) -> str:
-        """What a later statement is to the model: `prepares`, `used`, `returned`, or nothing (empty text)."""
+        """What a later statement is to the model: `prepares`, `passed`, `used`, `returned`, or nothing (empty text)."""
+        if self.index and self.index in _targets(statement):
+            return "used"
+        if self._goes_over_container(statement):
+            return "used" if self._uses(statement) else "prepares"
         if isinstance(statement, _DEFINITIONS) or not self._mentions(statement):
             return "used" if isinstance(statement, _LEAVING) else ""
         if isinstance(statement, ast.Return):
-            return "returned" if not self._uses(statement) else "used"
-        if self._uses(statement):
+            # In a dict it has no name outside; before the return it still has its own.
+            in_dict = isinstance(statement.value, ast.Dict)
+            return "returned" if not self._uses(statement) and not in_dict else "used"
+        if self._uses(statement) or self._becomes_part(statement):
             return "used"
         alias = self._alias(statement)
         if alias:
@@ -118,6 +179,8 @@ class _Search:
         return any((statement, site) in self.facts.forward_statements for site in self.sites)
 
     def _mentions(self, node: ast.AST) -> bool:
+        if self.container:
+            return any(isinstance(part, ast.Subscript) and named(part) == self.name for part in ast.walk(node))
         last = self.name.rpartition(".")[2]
         return any(
             (
@@ -126,6 +189,12 @@ class _Search:
             )
             and dotted(part) == self.name
             for part in ast.walk(node)
+        )
+
+    def _goes_over_container(self, statement: ast.stmt) -> bool:
+        """`for net in nets.values(): net.eval()`."""
+        return (
+            bool(self.container) and isinstance(statement, ast.For) and dotted_root_is(statement.iter, self.container)
         )
 
     def _alias(self, statement: ast.stmt) -> str:
@@ -140,6 +209,13 @@ class _Search:
                 if dotted(right) == self.name and dotted(left).startswith("self."):
                     return dotted(left)
         return ""
+
+    def _becomes_part(self, statement: ast.stmt) -> bool:
+        """`model = Wrapper(model)`: the name comes to mean another model, which holds the old one."""
+        other = self.facts.bindings.get((statement, self.name))
+        return other is not None and any(
+            not self.sites.isdisjoint(self.facts.models[site].parts) for site in other.sites
+        )
 
     def _rebinds_elsewhere(self, statement: ast.stmt) -> bool:
         """The name comes to mean another thing that is built without the old one."""
@@ -162,8 +238,10 @@ class _Search:
                 verdict = verdict if _only_reads(node.func.attr) else "prepares"
             elif self._is_argument(node):
                 if not self._prepares(node, statement, rebound):
-                    return "used"
-                if not _is_look(node):
+                    if not self._may_only_read(node, statement):
+                        return "used"
+                    verdict = verdict or "passed"
+                elif not _is_look(node):
                     verdict = "prepares"
         if isinstance(statement, ast.For) and dotted_root_is(statement.iter, self.name):
             verdict = "prepares"
@@ -171,22 +249,46 @@ class _Search:
 
     def _is_argument(self, call: ast.Call) -> bool:
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
-        return any(dotted(item.value if isinstance(item, ast.Starred) else item) == self.name for item in given)
+        return any(named(item.value if isinstance(item, ast.Starred) else item) == self.name for item in given)
 
     def _prepares(self, call: ast.Call, statement: ast.stmt, rebound: bool) -> bool:
         """Whether a call that gets the model only prepares (or looks at) it."""
         if _is_look(call) or rebound:
             return True
-        if self._in_init():
-            return True
-        # A bare call of a function of the project, which we followed and which did not run the model.
-        return isinstance(statement, ast.Expr | ast.If) and self._is_bare(call) and self._is_known_function(call)
+        return self._in_init() or (
+            isinstance(statement, ast.Expr | ast.If | ast.Assign) and self._is_known_function(call)
+        )
+
+    def _may_only_read(self, call: ast.Call, statement: ast.stmt) -> bool:
+        """Whether a function that gets the model may well do so for its shapes or its parameters alone.
+
+        Objects keep what they get, and functions that train, test or serve run it: behind those it is too late.
+        """
+        last = dotted(call.func).rpartition(".")[2]
+        words = set(last.lower().split("_"))
+        return bool(last) and last.islower() and not words & _RUNS and not isinstance(statement, _LOOPS)
+
+    def _finishes(self, statement: ast.stmt) -> bool:
+        """Whether a statement certainly changes what a model computes, or where: then it is not in use before."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.stmt) and self.name in _targets(node):
+                return True
+            if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+                if dotted_root_is(node, self.name):
+                    return True
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and self._is_finishing(node.func.attr)
+            ):
+                if dotted_root_is(node.func.value, self.name):
+                    return True
+            elif isinstance(node, ast.Call) and self._is_argument(node) and self._is_known_function(node):
+                return True
+        return False
 
     def _in_init(self) -> bool:
         return self.name.startswith("self.") and self.function is not None and self.function.name == "__init__"
-
-    def _is_bare(self, call: ast.Call) -> bool:
-        return isinstance(self.parsed.parents.get(self._whole(call)), ast.Expr)
 
     def _whole(self, call: ast.Call) -> ast.Call:
         """`Checkpointer(model).load(path)` of `Checkpointer(model)`."""
@@ -194,24 +296,40 @@ class _Search:
         around = self.parsed.parents.get(parent) if isinstance(parent, ast.Attribute) else None
         return self._whole(around) if isinstance(around, ast.Call) and around.func is parent else call
 
+    def _is_finishing(self, method: str) -> bool:
+        return method in _FINISHING or method in self.facts.catalogue.same_methods
+
     def _is_known_function(self, call: ast.Call) -> bool:
-        callee = self._whole(call).func
-        words = (callee.attr if isinstance(callee, ast.Attribute) else dotted(callee)).lower()
-        return any(
-            word in words
-            for word in (
-                "load",
-                "init",
-                "freeze",
-                "restore",
-                "resume",
-                "prune",
-                "fuse",
-                "quantize",
-                "convert",
-                "prepare",
-            )
-        )
+        """Whether a call stands by itself, or gives what it loaded, and its name says that it prepares a model."""
+        whole = self._whole(call)
+        last = whole.func.attr if isinstance(whole.func, ast.Attribute) else dotted(whole.func)
+        alone = isinstance(self.parsed.parents.get(whole), ast.Expr | ast.Assign)
+        return alone and bool(set(last.lower().split("_")) & _PREPARES)
+
+
+def reads_surely(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement, whenever it runs, needs an attribute of the named object: it is bound, and not None."""
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and named(node.value) == name:
+            return True
+        if isinstance(node, ast.stmt):
+            waiting.extend(child for child in _header(node) if isinstance(child, ast.expr | ast.withitem))
+        elif not isinstance(node, _CONDITIONAL):
+            waiting.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def _header(statement: ast.stmt) -> list[ast.AST]:
+    """The expressions of a statement that run first; not those of its blocks."""
+    return [] if isinstance(statement, (*_DEFINITIONS, ast.While)) else list(ast.iter_child_nodes(statement))
+
+
+def _parts_of(name: str) -> tuple[str, str]:
+    """The container and the name of the index in `nets[index]`; empty texts where there is none."""
+    container, bracket, index = name.removesuffix("]").rpartition("[")
+    return container, index if bracket and index.isidentifier() else ""
 
 
 def _only_reads(method: str) -> bool:
@@ -228,7 +346,7 @@ def _is_look(call: ast.Call) -> bool:
 def dotted_root_is(node: ast.AST, name: str) -> bool:
     """Whether an expression is the named object or a part of it: `model`, `model.fc`, `model.classifier[6]`."""
     while True:
-        if dotted(node) == name:
+        if named(node) == name:
             return True
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value
@@ -250,7 +368,7 @@ def _targets(statement: ast.AST) -> set[str]:
         if isinstance(target, ast.Tuple | ast.List):
             targets.extend(target.elts)
         else:
-            names.add(dotted(target))
+            names.add(named(target))
     return names - {""}
 
 

@@ -24,7 +24,6 @@ from neural_coder.analysis.values import (
     Value,
     item_of,
     join,
-    models_in,
     of,
     with_flows,
 )
@@ -75,25 +74,13 @@ class Statements(Calling):
     def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
             value = self.evaluate(node.value, frame)
-            if not value.things and isinstance(node.value, ast.Call):
-                value = with_flows(self._declared(node.annotation, node.value, frame), value.flows)
+            if isinstance(node.value, ast.Call):
+                value = self.annotated(value, node.annotation, node.value, frame)
             self.assign(node.target, value, frame, node, node.value)
         elif isinstance(node.target, ast.Name):
             value = self.from_annotation(node.annotation, frame, node.target.id, node)
             if value is not UNKNOWN:
                 frame.names.setdefault(node.target.id, value)
-
-    def _declared(self, annotation: ast.expr, call: ast.Call, frame: Frame) -> Value:
-        """`model: LightningModule = instantiate(cfg.model)`: only the annotation says what is built."""
-        entry = self.catalogue.call(self.facts.resolved.get(call, ""))
-        if entry is None or entry.gives != "any":
-            return UNKNOWN
-        value = self.from_annotation(annotation, frame, "", call)
-        for thing in models_in(value):
-            model = self.facts.model(thing)
-            model.placeholder, model.qualified_name = False, self.facts.resolved[call]
-            self.fresh[-1].add(thing.site)
-        return value
 
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
         target = self.evaluate(node.target, frame)
@@ -205,7 +192,7 @@ class Statements(Calling):
 
     def _iterate(self, value: Value, frame: Frame) -> Value:
         """What one item of an iterable is; loops over project objects call their `__iter__` or `__next__`."""
-        found = [item_of(value)]
+        found = [self.iterate(value)]
         for thing in value.things:
             if isinstance(thing, Instance):
                 for name in ("__iter__", "__next__", "__getitem__"):

@@ -243,6 +243,18 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
+def named(node: ast.AST) -> str:
+    """`a.b` or `a.b['key']`: a chain of names in which subscripts are literals or names; else an empty text."""
+    if isinstance(node, ast.Subscript):
+        base = named(node.value)
+        simple = isinstance(node.slice, ast.Constant) or bool(dotted(node.slice))
+        return f"{base}[{ast.unparse(node.slice)}]" if base and simple else ""
+    if isinstance(node, ast.Attribute):
+        base = named(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return dotted(node)
+
+
 def _parse(source: Source) -> ast.Module:
     try:
         with warnings.catch_warnings():
@@ -262,6 +274,18 @@ def _syntax_message(source: Source, error: SyntaxError) -> str:
     # The caret stands under the character; tabs stay tabs so that both lines are indented alike.
     caret = "".join("\t" if character == "\t" else " " for character in text[: column - 1]).ljust(column - 1) + "^"
     return f"{source.path}:{line}:{column}: {error.msg}\n{text}\n{caret}"
+
+
+def is_stub(node: FunctionNode) -> bool:
+    """Whether a function has no body but a docstring, `pass`, `...` or an error that says so."""
+    for statement in node.body:
+        match statement:
+            case ast.Pass() | ast.Expr(value=ast.Constant()):
+                continue
+            case ast.Raise(exc=ast.Name(id=name) | ast.Call(func=ast.Name(id=name))) if name.startswith("NotImpl"):
+                continue
+        return False
+    return True
 
 
 def has_suspension(node: ast.AST) -> str:

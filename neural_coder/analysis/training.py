@@ -22,10 +22,19 @@ def assume_lost_training(facts: Facts) -> None:
             continue
         region = _loop_or_function(backward.parsed, backward.node)
         for call in facts.forwards.values():
-            if call.grad and call.parsed is backward.parsed and _loop_or_function(call.parsed, call.node) is region:
+            if call.grad and call.parsed is backward.parsed and _comes_before(call, backward, region):
                 call.training = True
                 backward.forwards.add(call.node)
                 facts.mark_trained(call.models)
+
+
+def _comes_before(call: ForwardCall, backward: BackwardCall, region: ast.AST) -> bool:
+    """Whether a forward stands in a region, in front of a backward; in inner loops, too (a loop over layers, say)."""
+    if _loop_or_function(call.parsed, call.node) is region:
+        return True
+    before = (call.node.lineno, call.node.col_offset) < (backward.node.lineno, backward.node.col_offset)
+    inner = call.parsed.function(call.node) is backward.parsed.function(backward.node)
+    return before and inner and region in call.parsed.ancestors(call.node)
 
 
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:
@@ -134,8 +143,12 @@ def _forward_and_loss(facts: Facts, backward: BackwardCall, forwards: list[Forwa
     parsed = _file_of(facts, backward, forwards, next(iter(functions)))
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
-    firsts = {first for _, first, _ in pairs}
-    lasts = {last for _, _, last in pairs}
+    ways = {(first, last) for _, first, last in pairs}
+    # What ran before the loop of the step (the features of a target, say) is no part of the step.
+    ways = {way for way in ways if not isinstance(way[1], _LOOPS)} or ways
+    ways = {way for way in ways if not _crosses_backward(facts, parsed, *way)} or ways
+    firsts = {first for first, _ in ways}
+    lasts = {last for _, last in ways}
     return _range(facts, parsed, firsts, lasts)
 
 
@@ -154,6 +167,14 @@ def _meeting(left: set[Stack], right: set[Stack]) -> tuple[ast.AST, ast.stmt, as
                 shared = one[same - 1]
                 best = (same, (shared[0], shared[1], shared[1]))
     return best[1] if best else None
+
+
+def _crosses_backward(facts: Facts, parsed: Parsed, first: ast.stmt, last: ast.stmt) -> bool:
+    """Whether another backward stands between a forward and a backward: the forward belongs to that one's step."""
+    block, positions = _common_block(parsed, {first, last})
+    if block is None:
+        return False
+    return any(_holds_backward(facts, statement) for statement in block[positions[first] : positions[last]])
 
 
 def _file_of(facts: Facts, backward: BackwardCall, forwards: list[ForwardCall], function: ast.AST) -> Parsed | None:

@@ -6,7 +6,7 @@ import ast
 import re
 
 from neural_coder.analysis.catalogue import Catalogue, words
-from neural_coder.analysis.syntax import Parsed, dotted
+from neural_coder.analysis.syntax import Parsed, dotted, named
 
 TELLING = words(
     """
@@ -19,13 +19,16 @@ _MODEL_NAME = re.compile(
     r"actor|critic|policy|classifier|resnet\w*|bert|gpt2?|lstm|cnn|mlp|ddp|ema|encoder|decoder|G|D)(_|\d|$)"
 )
 
+_NO_MODEL_NAME = re.compile(r"(^|_)(cls|class|type|name|fn|func|factory|builder|kwargs|args|config|cfg|path)s?$")
+"""Endings of names such as `net_cls` and `model_fn`: what is called there gives a model, and is none."""
 _CALLED = "()"
 _TELLS = re.compile(r"([A-Za-z_]\w*(?:\s*\.\s*\w+)*)\s*\.\s*(?:" + "|".join(sorted(TELLING)) + r")\s*\(")
 
 
 def named_like_model(name: str) -> bool:
     """Whether a name is one that people give to models."""
-    return bool(_MODEL_NAME.search(name.rpartition(".")[2]))
+    last = name.rpartition(".")[2]
+    return bool(_MODEL_NAME.search(last)) and not _NO_MODEL_NAME.search(last)
 
 
 _VERBS = words(
@@ -57,7 +60,7 @@ def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue
     Returns:
         0: nothing; 1: it is named like a model and called; 2: methods are used that only modules have.
     """
-    return _strength(dotted(target), scope, parsed, catalogue)
+    return _strength(named(target), scope, parsed, catalogue)
 
 
 def is_called(target: ast.expr, scope: ast.AST, parsed: Parsed) -> bool:
@@ -107,8 +110,8 @@ def _uses(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
     for node in parsed.below(scope):
         if isinstance(node, ast.Call):
             if node.args or node.keywords:
-                found.setdefault(dotted(node.func), set()).add(_CALLED)
+                found.setdefault(named(node.func), set()).add(_CALLED)
             # Data frames and metrics have an `eval` that takes arguments; that of a module takes none.
             if isinstance(node.func, ast.Attribute) and not (node.func.attr == "eval" and (node.args or node.keywords)):
-                found.setdefault(dotted(node.func.value), set()).add(node.func.attr)
+                found.setdefault(named(node.func.value), set()).add(node.func.attr)
     return found

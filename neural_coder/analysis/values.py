@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from neural_coder.analysis.catalogue_data import Entry
-from neural_coder.analysis.syntax import FunctionNode, Parsed
+from neural_coder.analysis.syntax import FunctionNode, Parsed, is_stub
 
 if TYPE_CHECKING:
     from neural_coder.analysis.frames import Frame
@@ -91,6 +91,11 @@ class FunctionInfo:
     autocast: bool = False
     is_context: bool = False
 
+    @property
+    def is_abstract(self) -> bool:
+        """A method without a body, which subclasses write."""
+        return self.owner is not None and not isinstance(self.node, ast.Lambda) and is_stub(self.node)
+
 
 @dataclass(frozen=True, slots=True)
 class Class:
@@ -160,6 +165,19 @@ class Many:
 
 
 @dataclass(frozen=True, slots=True)
+class Fields:
+    """A dict with keys that are known, sorted; `make_fields` makes one."""
+
+    entries: tuple[tuple[str | int, Value], ...]
+    rest: Value = Value()
+    """What is stored under other keys."""
+
+    def all(self) -> Value:
+        """What any of the dict's values may be."""
+        return join([*(value for _, value in self.entries), self.rest])
+
+
+@dataclass(frozen=True, slots=True)
 class Partial:
     """`functools.partial(function, ...)`."""
 
@@ -181,12 +199,14 @@ Thing = (
     | Object
     | Items
     | Many
+    | Fields
     | Partial
 )
 
 UNKNOWN = Value()
 MAX_THINGS = 24
 MAX_FLOWS = 200
+MAX_FIELDS = 40
 
 
 def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
@@ -211,7 +231,27 @@ def join(values: Iterable[Value]) -> Value:
         flows = frozenset(
             sorted(flows, key=lambda flow: (flow.call.lineno, flow.call.col_offset, flow.detached))[:MAX_FLOWS]
         )
-    return Value(_merged_items(things), flows)
+    return Value(_merged_fields(_merged_items(things)), flows)
+
+
+def make_fields(entries: Mapping[str | int, Value], rest: Value = UNKNOWN) -> Value:
+    """A dict with known keys; without them where none of its values matters here."""
+    values = [*entries.values(), rest]
+    matters = any(value.flows or not all(isinstance(thing, Constant) for thing in value.things) for value in values)
+    if len(entries) > MAX_FIELDS or not entries or not matters:
+        return of(Many(join(values)))
+    return of(Fields(tuple(sorted(entries.items(), key=lambda pair: repr(pair[0]))), rest))
+
+
+def _merged_fields(things: frozenset[Thing]) -> frozenset[Thing]:
+    """Dicts become one dict of joined values; a key that only one of them has keeps what it has there."""
+    dicts = [thing for thing in things if isinstance(thing, Fields)]
+    if len(dicts) < 2:
+        return things
+    keys = dict.fromkeys(key for thing in dicts for key, _ in thing.entries)
+    entries = {key: join([value for thing in dicts for own, value in thing.entries if own == key]) for key in keys}
+    merged = make_fields(entries, join([thing.rest for thing in dicts]))
+    return frozenset(thing for thing in things if not isinstance(thing, Fields)) | merged.things
 
 
 def _merged_items(things: frozenset[Thing]) -> frozenset[Thing]:
@@ -239,6 +279,8 @@ def all_flows(value: Value, depth: int = 4) -> frozenset[Flow]:
                 found = found.union(*(all_flows(item, depth - 1) for item in thing.values))
             elif isinstance(thing, Many):
                 found |= all_flows(thing.item, depth - 1)
+            elif isinstance(thing, Fields):
+                found |= all_flows(thing.all(), depth - 1)
     return found
 
 
@@ -263,6 +305,8 @@ def models_in(value: Value, depth: int = 3) -> frozenset[ModelObject]:
                 found |= models_in(item, depth - 1)
         elif depth and isinstance(thing, Many):
             found |= models_in(thing.item, depth - 1)
+        elif depth and isinstance(thing, Fields):
+            found |= models_in(thing.all(), depth - 1)
     return frozenset(found)
 
 
@@ -274,18 +318,21 @@ def replaced(value: Value, views: Mapping[Thing, Thing]) -> Value:
             things.add(Items(tuple(replaced(item, views) for item in thing.values)))
         elif isinstance(thing, Many):
             things.add(Many(replaced(thing.item, views)))
+        elif isinstance(thing, Fields):
+            entries = tuple((key, replaced(item, views)) for key, item in thing.entries)
+            things.add(Fields(entries, replaced(thing.rest, views)))
         else:
             things.add(views.get(thing, thing))
     return Value(frozenset(things), value.flows)
 
 
-def item_of(value: Value, index: int | None = None, length: int | None = None) -> Value:
-    """What an item of a value may be: at an index where one is known, else any of them."""
+def item_of(value: Value, index: int | str | None = None, length: int | None = None) -> Value:
+    """What an item of a value may be: at an index (or key) where one is known, else any of them."""
     found = []
     for thing in value.things:
         if isinstance(thing, Items):
             if (
-                index is not None
+                isinstance(index, int)
                 and -len(thing.values) <= index < len(thing.values)
                 and length in (None, len(thing.values))
             ):
@@ -294,11 +341,34 @@ def item_of(value: Value, index: int | None = None, length: int | None = None) -
                 found.extend(thing.values)
         elif isinstance(thing, Many):
             found.append(thing.item)
+        elif isinstance(thing, Fields):
+            known = dict(thing.entries)
+            found.append(join((known[index], thing.rest)) if index is not None and index in known else thing.all())
         elif isinstance(thing, Outside):
             found.append(
                 of(Outside(thing.name.removesuffix(".__dict__") + ".?")) if thing.name.endswith("__dict__") else UNKNOWN
             )
     return with_flows(join(found), value.flows)
+
+
+def iterated(value: Value) -> Value:
+    """What a loop over a value gives: the keys of a dict, the items of anything else."""
+    if not any(isinstance(thing, Fields) for thing in value.things):
+        return item_of(value)
+    found: list[Value] = []
+    for thing in value.things:
+        if isinstance(thing, Fields):
+            found.extend(of(Constant(key)) for key, _ in thing.entries)
+            # A key that is not known makes the whole unknown.
+            found.append(of(Object("other")) if thing.rest.things else UNKNOWN)
+        else:
+            found.append(item_of(of(thing)))
+    return with_flows(join(found), value.flows)
+
+
+def is_unknown(value: Value) -> bool:
+    """Whether nothing is known about a value but that it may be None."""
+    return all(isinstance(thing, Constant) and thing.value is None for thing in value.things)
 
 
 def constant(value: Value) -> object:
@@ -312,7 +382,7 @@ def constant(value: Value) -> object:
 
 def shallow(value: Value, depth: int = 4) -> Value:
     """The value with nested containers cut off, so that self-containing data cannot grow for ever."""
-    if not any(isinstance(thing, Items | Many) for thing in value.things):
+    if not any(isinstance(thing, Items | Many | Fields) for thing in value.things):
         return value
     things: set[Thing] = set()
     flows = set(value.flows)
@@ -321,7 +391,10 @@ def shallow(value: Value, depth: int = 4) -> Value:
             things.add(Items(tuple(shallow(item, depth - 1) for item in thing.values)))
         elif isinstance(thing, Many) and depth:
             things.add(Many(shallow(thing.item, depth - 1)))
-        elif isinstance(thing, Items | Many):
+        elif isinstance(thing, Fields) and depth:
+            entries = tuple((key, shallow(item, depth - 1)) for key, item in thing.entries)
+            things.add(Fields(entries, shallow(thing.rest, depth - 1)))
+        elif isinstance(thing, Items | Many | Fields):
             flows |= all_flows(of(thing), 6)
         else:
             things.add(thing)

@@ -230,3 +230,116 @@ def test_every_span_of_this_file_is_that_of_its_node() -> None:
     for node in ast.walk(parsed.tree):
         if isinstance(node, ast.Call):
             assert parsed.text(node) == ast.get_source_segment(source.text, node)
+
+
+def test_functions_are_read_even_when_the_budget_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("machine",):
+        monkeypatch.setattr(f"neural_coder.analysis.{module}.MAX_STEPS", 8)
+    code = "y = x + 1\n" * 20 + "def predict(x):\n    return model(x)\npredict(x)\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert [call.callee for call in facts.inference] == ["model"]
+
+
+def test_a_forward_of_the_step_before_does_not_widen_the_run(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        """
+        opt = torch.optim.SGD(model.parameters(), 0.1)
+        scale = 0
+        for i in range(3):
+            real = model(x * scale)
+            scale = scale + real
+            real.sum().backward()
+            if i > 1:
+                again = model(x * scale)
+                loss = again.sum()
+                loss.backward()
+        """,
+        tmp_path,
+    )
+    assert text_at(text, facts.steps[1].forward_and_loss) == "again = model(x * scale)\n        loss = again.sum()"
+
+
+def test_a_name_that_means_one_of_several_classes_has_no_qualified_name(tmp_path: Path) -> None:
+    code = "class A(nn.Linear):\n    pass\nclass B(nn.Linear):\n    pass\nC = A if x.sum() > 1 else B\nnet = C(1, 1)\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert [each.qualified_name for each in facts.models if each.name == "net"] == [""]
+
+
+def test_the_parts_of_a_trained_model_are_trained(tmp_path: Path) -> None:
+    code = """
+        class Part(nn.Linear):
+            pass
+        class Whole(nn.Module):
+            def __init__(self, part):
+                super().__init__()
+                self.part = part
+            def forward(self, x):
+                return self.part(x)
+        part = Part(2, 2)
+        whole = Whole(part)
+        whole(x).sum().backward()
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert {each.name: each.trained for each in facts.models} == {"model": False, "part": True, "whole": True}
+
+
+def test_the_layers_of_a_model_that_is_built_from_parts_are_those_of_the_parts(tmp_path: Path) -> None:
+    code = """
+        from torchvision import models
+        full = models.resnet18()
+        body = nn.Sequential(*list(full.children())[:-1])
+        rest = nn.Sequential(*missing)
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(3, 3, 3, 3))
+            def forward(self, x):
+                return nn.functional.conv2d(x, self.weight)
+        own = Own()
+        body(x), rest(x), own(x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    layers = {each.name: each.layers for each in facts.models}
+    assert "Conv2d" in (layers["body"] or ())
+    assert layers["rest"] is None
+    assert layers["own"] is None
+    assert {each.name for each in facts.models if each.inferred} == {"full", "body", "rest", "own"}
+
+
+def test_results_that_become_pictures_or_meet_a_binary_cross_entropy_are_told(tmp_path: Path) -> None:
+    code = """
+        import cv2
+        from somewhere import tensor2img
+        from torch.nn import functional as F
+        criterion = nn.BCELoss()
+        tensor2img(model(x))
+        cv2.imwrite("a.png", model(x))
+        criterion(model(x), x)
+        F.binary_cross_entropy(model(x), x)
+        nn.MSELoss()(model(x), x)
+        with torch.autocast("cpu"):
+            F.binary_cross_entropy(model(x), x)
+        """
+    facts, _ = facts_of(code, tmp_path)
+    assert [call.reaches_numpy for call in facts.inference] == [True, True, False, False, False, False]
+    assert [call.reaches_cross_entropy for call in facts.inference] == [False, False, True, True, False, False]
+
+
+def test_a_model_that_is_exported_is_told(tmp_path: Path) -> None:
+    facts, _ = facts_of("torch.onnx.export(model, (x,), 'model.onnx', opset_version=17)\n", tmp_path)
+    assert "export" in facts.models[0].traits
+    assert not facts.inference
+
+
+def test_what_ran_before_the_loop_is_no_part_of_the_step(tmp_path: Path) -> None:
+    facts, text = facts_of(
+        """
+        target = model(x)
+        for i in range(3):
+            y = model(x)
+            loss = (y - target).sum()
+            loss.backward()
+        """,
+        tmp_path,
+    )
+    assert text_at(text, facts.steps[0].forward_and_loss) == "y = model(x)\n    loss = (y - target).sum()"
