@@ -123,6 +123,7 @@ def observe(request: Request, say: Say) -> tuple[Merged, Path]:
 
     Raises:
         UserError: The script cannot be read.
+        BackendMissing: PyTorch is not installed where the script runs.
         NothingMeasured: It fails by itself.
     """
     say("reading the script")
@@ -139,6 +140,8 @@ def observe(request: Request, say: Say) -> tuple[Merged, Path]:
             stop_after=min(request.budget, SHARE_OF_TIMEOUT * request.timeout),
         )
     )
+    if run.ending.kind == "unusable":
+        raise BackendMissing(f"{run.ending.message} Name the interpreter that runs your script with --python.")
     if not run.ok:
         raise NothingMeasured(_why_baseline_failed(request, run))
     seen = run.observed or Observation(seconds=run.wall_seconds)

@@ -22,7 +22,6 @@ MOST_BETWEEN = 8
 OWN = str(Path(__file__).resolve().parent)
 _PLUMBING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_dynamo/eval_frame.py", "/functools.py")
 """Library code whose frames tell a reader nothing."""
-_LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/")
 _PARENT = re.compile(r"\w+\.<locals>\.")
 
 
@@ -116,7 +115,8 @@ class Trails:
             return "own", name
         if name.startswith(self._shadow) and "/site-packages/" not in name:
             return "project", self._real + name[len(self._shadow) :]
-        return "other", _LIBRARY.sub("", name)
+        homes = [entry.rstrip("/") + "/" for entry in sys.path if entry and name.startswith(entry.rstrip("/") + "/")]
+        return "other", name[len(max(homes, key=len, default="")) :]
 
 
 def first_argument(frame: FrameType) -> Any:

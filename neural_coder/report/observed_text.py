@@ -25,8 +25,8 @@ def lines(observed: Mapping[str, Any] | None, most: int) -> list[str]:
     if parts:
         more = f", and {len(models) - most} more" if len(models) > most else ""
         found.append(f"Models by time, of the run's {duration(observed['seconds'])}: {', '.join(parts)}{more}.")
-    found += _most([_added(item) for item in observed["added"]], most, "site", "that only the run shows")
-    found += _most([_conflict(item) for item in observed["conflicts"]], most, "conflict", "of code and run")
+    found += _most([_added(item) for item in observed["added"]], most, "site")
+    found += _most([_conflict(item) for item in observed["conflicts"]], most, "conflict")
     return found
 
 
@@ -34,9 +34,9 @@ def _first(observed: Mapping[str, Any]) -> Any:
     return observed["models"][0]
 
 
-def _most(sentences: Sequence[str], most: int, what: str, which: str) -> list[str]:
+def _most(sentences: Sequence[str], most: int, what: str) -> list[str]:
     left = len(sentences) - most
-    return [*sentences[:most], *([f"And {count(left, what)} more {which}; the JSON has all."] if left > 0 else [])]
+    return [*sentences[:most], *([f"{count(left, f'more {what}')}; the JSON result has all."] if left > 0 else [])]
 
 
 def _model(model: Mapping[str, Any]) -> str:
