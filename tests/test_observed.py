@@ -237,6 +237,18 @@ def test_a_statement_that_ran_and_built_nothing_and_a_model_that_was_never_calle
     ]
 
 
+def test_a_model_that_was_handed_over_is_no_conflict() -> None:
+    elsewhere = replace(BUILT, frames=(frame(70),))
+    assert merged(models=(elsewhere,)).conflicts == ()
+
+
+def test_the_call_of_a_teacher_in_a_training_step_is_no_conflict() -> None:
+    teacher = replace(CALL, call=span(30), line=30, feeds_training=True, grad_mode="no_grad")
+    facts = replace(FACTS, inference=(CALL, teacher))
+    frozen = replace(SEEN_TRAIN, modes=(EVAL,))
+    assert merged(facts, calls=(SEEN_EVAL, frozen)).conflicts == ()
+
+
 def test_what_did_not_happen_proves_nothing_when_the_run_was_cut_short() -> None:
     idle = replace(BUILT, called=False)
     assert merged(complete=False, calls=(), models=(idle,)).conflicts == ()

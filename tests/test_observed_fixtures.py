@@ -26,24 +26,31 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 SCRIPTS = Path(__file__).resolve().parent.parent / "fixtures" / "scripts"
 NEEDS_A_GPU = "cuda_script.py"
 ARGUMENTS = {
-    "cli_infer.py": ["flower.jpg", "--classes", "3"],
+    "cli_infer.py": ["flower.jpg", "--classes", "3", "--stride", "256"],
     "digits_train_eval.py": ["--epochs", "1"],
     "distill.py": ["--epochs", "1"],
     "mostly_numpy.py": ["2"],
-    "two_models.py": ["-n", "2"],
+    "tuned_infer.py": ["--batches", "3"],
+    "two_models.py": ["-n", "4"],
     "package_app/main.py": ["--epochs", "1"],
 }
 SHORTER = {
+    "classify_photos.py": [(r"scales=\(1.0, 1.1, 1.2\)", "scales=(1.0,)")],
     "ensemble.py": [(r"range\(20\)", "range(2)")],
     "gan.py": [(r"num_epochs = 2", "num_epochs = 1")],
     "generate_text.py": [(r"range\(50\)", "range(2)"), (r"max_new_tokens=\d+", "max_new_tokens=4")],
-    "lstm_forecast.py": [(r"range\(2\)", "range(1)")],
+    "lstm_forecast.py": [(r"range\(2\)", "range(1)"), (r"schritt=4", "schritt=64")],
     "registry_app.py": [(r'"steps": 40', '"steps": 2')],
+    "resnet_infer.py": [(r"batches = 40", "batches = 3")],
     "train_plain.py": [(r"range\(4\)", "range(1)")],
-    "two_models.py": [(r"steps=30", "steps=2")],
+    "two_models.py": [(r"steps=30", "steps=12")],
+    "vit_notebook.py": [(r"for l in \(0, 138, 277, 416\)", "for l in (0,)")],
 }
 """Loops that are cut in the copy of a fixture, on the same line."""
 BATCHES = 2
+
+NO_NAME = {"trainer_class.py": {("model", "ResidualMLP")}}
+"""Models that the code builds without binding them to a name: it may or may not show them."""
 
 DRIVER = '''\
 """Runs the scripts named in a file one after the other, as if each were the main program."""
@@ -182,9 +189,8 @@ def test_code_and_run_agree_on_the_fixture(
     name: str, folder: Path, facts: dict[str, tuple[Analysis, ...]], seen: tuple[Observation, Counter[str]]
 ) -> None:
     result = merged(name, folder, facts, seen[0])
-    print(result.added, result.conflicts)
     for analysis in result.analyses:
         for site in (*analysis.inference, *(call for call in analysis.training if call.kind == "forward")):
             assert site.evidence.known_by == "observed" or "not reached" in site.evidence.note, site
     assert result.conflicts == ()
-    assert result.added == ()
+    assert {(item.kind, item.name) for item in result.added} <= NO_NAME.get(name, set())

@@ -56,6 +56,7 @@ class Built:
 
     def __init__(self, trails: Trails) -> None:
         self.is_full = False
+        self.problems: dict[str, None] = {}
         self._trails = trails
         self._places: dict[tuple[object, ...], Place] = {}
         self._pending: dict[int, tuple[weakref.ref[Any], Place]] = {}
@@ -93,9 +94,7 @@ class Built:
         """Look at the modules that were built since the last time, now that they are whole."""
         pending, self._pending = self._pending, {}
         fresh = [(module, place) for ref, place in pending.values() if (module := ref()) is not None]
-        whole = [(module, place) for module, place in fresh if hasattr(module, "_modules")]
-        for module, place in whole:
-            self._see(module, place)
+        whole = [(module, place) for module, place in fresh if self._see(module, place)]
         for module, place in whole:
             for inner in module.modules():
                 if inner is not module:
@@ -128,12 +127,20 @@ class Built:
             self._places[key] = Place(len(self._places), trail, module, how)
         return self._places[key]
 
-    def _see(self, module: Any, place: Place) -> None:
-        place.is_model = bool(place.is_model) or kinds.is_model(module)
-        place.form = place.form or kinds.form(module)
-        place.name, place.bases = kinds.class_name(module), kinds.base_names(module)
-        place.parameters = max(place.parameters or 0, kinds.parameters(module))
+    def _see(self, module: Any, place: Place) -> bool:
+        """Note what a whole module is; False for one that never became whole, or does not let itself be looked at."""
+        if not hasattr(module, "_modules"):
+            return False
+        try:
+            place.is_model = bool(place.is_model) or kinds.is_model(module)
+            place.form = place.form or kinds.form(module)
+            place.name, place.bases = kinds.class_name(module), kinds.base_names(module)
+            place.parameters = max(place.parameters or 0, kinds.parameters(module))
+        except Exception as error:
+            self.problems[f"{type(module).__qualname__} was not looked at: {type(error).__name__}: {error}"] = None
+            return False
         self._roots[id(module)] = (weakref.ref(module), place)
+        return True
 
     def _take_in(self, inner: Any, module: Any, place: Place) -> None:
         part = self._root(id(inner))

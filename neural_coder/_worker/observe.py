@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from . import context, kinds, values
 from .built import Built
 from .recorder import Recorder
-from .trails import OWN, Trail, Trails
+from .trails import Trail, Trails
 
 MOST_PLACES = 500
 MOST_KEYS = 5000
@@ -81,6 +82,7 @@ class Place:
 
     def __init__(self, trail: Trail, module: Any, form: str) -> None:
         self.trail = trail
+        self.direct = trail.owner is not None
         self.name = kinds.class_name(module)
         self.home = type(kinds.unwrapped(module)).__module__
         self.form = form or kinds.form(module)
@@ -95,7 +97,7 @@ class Place:
         return {
             "frames": self.trail.frames,
             "through": self.trail.through,
-            "direct": self.trail.owner is not None,
+            "direct": self.direct,
             "name": self.name,
             "home": self.home,
             "form": self.form,
@@ -108,11 +110,11 @@ class Place:
 class _Known:
     """What is known about the calls of one module from one place in one mode."""
 
-    __slots__ = ("code", "counts", "kind", "left", "mode")
+    __slots__ = ("codes", "counts", "kind", "left", "mode")
 
-    def __init__(self, code: CodeType, kind: type) -> None:
-        # Held, so that no other code can get its address.
-        self.code = code
+    def __init__(self, codes: list[CodeType], kind: type) -> None:
+        # Held, so that no other code can get their addresses.
+        self.codes = codes
         self.kind = kind
         self.left = -1
         self.mode: Mode | None = None
@@ -161,7 +163,7 @@ class Observer:
         kind.__call__ = self._watched_call(kind.__call__)
         torch.compile = self._watched_compile(torch.compile)
         apart: Any = Observer._apart
-        own = [Observer._begin, Observer._timed, Observer._end, apart.__wrapped__]
+        own = [Observer._begin, Observer._model_in, Observer._timed, Observer._end, apart.__wrapped__]
         self._leave_alone(torch, [kind.__init__, kind.__setstate__, kind.__call__, *own])
 
     def _leave_alone(self, torch: Any, functions: list[Any]) -> None:
@@ -197,7 +199,7 @@ class Observer:
                 "models": self._built.as_json(),
                 "compiled_graphs": context.graphs_compiled(),
                 "truncated": self._is_full or self._built.is_full,
-                "problems": list(self.problems),
+                "problems": [*self.problems, *self._built.problems],
             }
 
     # --- what stands in the place of PyTorch's methods
@@ -232,18 +234,28 @@ class Observer:
 
     def _watched_function(self, subject: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
         is_compiling, local = self._torch.compiler.is_compiling, self._local
+        # Weak: nothing lives longer because it was looked at.
+        known_model: weakref.ref[Any] | None = None
 
         @functools.wraps(compiled)
         def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal known_model
             if is_compiling() or local.inside or self._off:
                 return compiled(*args, **kwargs)
-            model = kinds.model_in(subject, args)
+            model = known_model() if known_model is not None else None
+            if model is None and (model := self._model_in(subject, args)) is not None:
+                known_model = weakref.ref(model)
             known = self._begin(model, args, kwargs, "compiled") if model is not None else None
             if known is None or known.mode is None:
                 return compiled(*args, **kwargs)
             return self._timed(known, known.mode, compiled, args, kwargs)
 
         return call
+
+    def _model_in(self, subject: Any, args: tuple[Any, ...]) -> Any:
+        with self._apart(subject):
+            return kinds.model_in(subject, args)
+        return None
 
     def _timed(self, known: _Known, mode: Mode, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         self._local.inside = True
@@ -293,16 +305,14 @@ class Observer:
         if torch._C._get_tracing_state() is not None:
             return None  # Any look at a tensor would get into the trace.
         frame = sys._getframe(2)
-        while frame.f_code.co_filename.startswith(OWN) and frame.f_back is not None:
-            frame = frame.f_back
-        code = frame.f_code
         # A frozen scripted module has no mode.
         modes = (getattr(module, "training", False), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         which = id(module) if len(self._known) < MOST_KEYS else type(module)
-        key = (id(code), frame.f_lasti, which, modes)
+        codes, key = self._trails.key(frame)
+        key = (*key, which, modes)
         known = self._known.get(key)
         if known is None or known.kind is not type(module):
-            known = self._known[key] = _Known(code, type(module))
+            known = self._known[key] = _Known(codes, type(module))
             with self._apart(module):
                 self._meet(known, module, frame, modes, form)
         if known.left > 0 and known.mode is not None:
@@ -325,13 +335,16 @@ class Observer:
         if not kinds.is_model(module):
             return
         trail = self._trails.of(frame, kinds.is_model)
-        seen = trail.owner if trail.owner is not None else module
-        key = (*trail.key(), kinds.class_name(seen), trail.owner is None)
-        if key not in self._places and len(self._places) >= MOST_PLACES:
-            self._is_full = True
-            return
-        place = self._places.setdefault(key, Place(trail, seen, form))
-        if trail.owner is not None:
+        seen, direct = (module, False) if trail.owner is None else (trail.owner, True)
+        key = (*trail.key(), kinds.class_name(seen), direct)
+        if key not in self._places:
+            if len(self._places) >= MOST_PLACES:
+                self._is_full = True
+                return
+            self._places[key] = Place(trail, seen, form)
+        trail.owner = None  # Nothing lives longer because it was looked at.
+        place = self._places[key]
+        if direct:
             place.first_part = place.first_part if place.first_part is not None else id(module)
             known.counts = int(place.first_part == id(module))
         place.probed = place.probed or self._recorder.inside

@@ -233,7 +233,13 @@ class Session:
             unfinished.replace(self.folder / "result.json")
 
     def _observed(self, seconds: float) -> dict[str, Any] | None:
-        observed = self.observer.as_json(seconds) if self.job["observe"] else None
+        if not self.job["observe"]:
+            return None
+        try:
+            observed = self.observer.as_json(seconds)
+        except Exception as error:
+            self.notes.append(f"the observation failed: {type(error).__name__}: {error}")
+            return None
         if observed is not None:
             probes, marks = self.job["probes"], self.job["marks"]
             observed["reached"] = {

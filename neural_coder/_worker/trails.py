@@ -19,6 +19,8 @@ from . import values
 MOST_FRAMES = 12
 """Frames of the project that are kept, the innermost first."""
 MOST_BETWEEN = 8
+FRAMES_IN_KEY = 3
+"""Frames of the project that tell calls apart: a helper that calls a model is often called from several places."""
 OWN = str(Path(__file__).resolve().parent)
 _PLUMBING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_dynamo/eval_frame.py", "/functools.py")
 """Library code whose frames tell a reader nothing."""
@@ -102,6 +104,22 @@ class Trails:
         if start is not None:
             trail.frames += start.frames[: MOST_FRAMES - len(trail.frames)]
         return trail
+
+    def key(self, frame: FrameType | None) -> tuple[list[CodeType], tuple[int, ...]]:
+        """What tells the ways to a frame apart, as far as it costs little; and the code whose addresses are in it."""
+        codes: list[CodeType] = []
+        key: list[int] = []
+        left = FRAMES_IN_KEY
+        while frame is not None and left:
+            code = frame.f_code
+            place = self._files.get(code.co_filename)
+            kind = place[0] if place is not None else self.place_of(code)[0]
+            if kind != "own":
+                codes.append(code)
+                key += (id(code), frame.f_lasti)
+                left -= kind == "project"
+            frame = frame.f_back
+        return codes, tuple(key)
 
     def place_of(self, code: CodeType) -> tuple[str, str]:
         """Whose code this is (`project`, `other`, or `own` for ours and the interpreter's), and its path to show."""

@@ -109,7 +109,7 @@ class _Merger:
         seen = self._at.get(name, [])
         if not seen:
             return self._unseen_call(facts, name, call)
-        for message in (_wrong_kind(call, seen), self._wrong_class(facts, call, seen)):
+        for message in (_wrong_kind(facts, call, seen), self._wrong_class(facts, call, seen)):
             if message:
                 self._conflict(facts, call.line, f"{call.callee}(...)", message)
         return _observed(call.evidence, describe(seen))
@@ -159,7 +159,7 @@ class _Merger:
         built = [item for item in self._seen.models if _built_by(item, facts.path, model.statement)]
         reached = self._seen.reached.get(name, 0)
         if not built:
-            if reached and self._complete:
+            if reached and self._complete and not self._may_come_from_elsewhere(model):
                 message = f"This ran {count(reached, 'time')}, but no module was built by it."
                 self._conflict(facts, model.line, text_of(model), message)
                 return model.evidence
@@ -174,16 +174,25 @@ class _Merger:
             self._conflict(facts, model.line, text_of(model), message)
         return _observed(model.evidence, describe_models(built))
 
+    def _may_come_from_elsewhere(self, model: Model) -> bool:
+        """Whether the run built something that this statement may have been given (as an argument, from a cache)."""
+        expected = _expected_class(model)
+        if expected is not None:
+            return any(expected in item.bases for item in self._seen.models)
+        return any(item.part_of is None and not self._is_known(item) for item in self._seen.models)
+
+    def _is_known(self, item: ObservedModel) -> bool:
+        """Whether a statement that the code shows to build a model has built this one."""
+        return any(_built_by(item, facts.path, model.statement) for facts in self._analyses for model in facts.models)
+
     def _never_called(self, built: Sequence[ObservedModel]) -> bool:
         return not self._seen.compiled_graphs and not any(item.called for item in built)
 
     def _added_models(self) -> Iterator[Added]:
         """Models that were called and built by no statement that is known to build any."""
         for item in self._seen.models:
-            known = any(
-                _built_by(item, facts.path, model.statement) for facts in self._analyses for model in facts.models
-            )
-            if item.frames and item.called and item.part_of is None and item.form != "compiled" and not known:
+            whole = item.part_of is None and item.form != "compiled"
+            if item.frames and item.called and whole and not self._is_known(item):
                 yield _added("model", item)
 
     def _shares(self) -> tuple[ModelShare, ...]:
@@ -253,14 +262,16 @@ def _is_in(frame: CodeFrame, path: Path, statement: Span) -> bool:
     return statement.contains(frame.call)
 
 
-def _wrong_kind(call: Call | TrainingCall, seen: Sequence[ObservedCall]) -> str:
+def _wrong_kind(facts: Analysis, call: Call | TrainingCall, seen: Sequence[ObservedCall]) -> str:
     """Whether the calls were for another purpose than the code says, in words."""
     modes = [mode for item in seen for mode in item.modes]
     if call.kind == "inference":
         trained = sum(mode.calls for mode in modes if mode.backward)
         where = "in training mode" if any(mode.backward and mode.training for mode in modes) else "in eval mode"
         return f"The code says inference; {count(trained, 'call')} {where} fed a backward." if trained else ""
-    if call.kind != "forward" or any(mode.backward for mode in modes):
+    # A teacher's call is known as both: as inference, and as a part of the training step.
+    both = any(other.call == call.call for other in facts.inference)
+    if call.kind != "forward" or both or any(mode.backward for mode in modes):
         return ""
     if all(mode.grad_mode != "enabled" for mode in modes):
         return "The code says training; all calls ran without gradients."

@@ -14,8 +14,8 @@ from neural_coder.records import Observation, ObservedCall, Run, Span
 
 pytestmark = pytest.mark.torch
 
-PLUGINS = r'''\
-"""A registry, settings as text, code made at run time, threads, scripted modules and worker processes."""
+APP = r'''\
+"""Models from a registry and from texts; called in threads, by a library, by scripted and compiled code."""
 import copy
 import functools
 import importlib
@@ -24,6 +24,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from somelib.training import Trainer
 from torch import nn
 
 REGISTRY = {}
@@ -91,7 +92,27 @@ with torch.no_grad():
     for batch in torch.utils.data.DataLoader(Rows(one), batch_size=2, num_workers=2):
         total += float(two(batch).sum())  # loader
     total += float(copy.deepcopy(two)(torch.ones(1, 4)).sum())  # copied
-print("total:", total)
+
+
+def main():
+    net = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1))
+    trainer = Trainer(net, steps=5)
+    trainer.fit(torch.ones(6, 8))  # fit
+    total = float(trainer.predict(torch.ones(2, 8)).sum())  # predict
+    quick = torch.compile(net, backend="eager", fullgraph=True)
+    for _ in range(3):
+        total += float(quick(torch.ones(3, 8)).sum())  # compiled
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def step(x):
+        return net(x).sum()  # inner
+
+    for _ in range(4):
+        total += float(step(torch.ones(2, 8)))  # function
+    return total
+
+
+print("total:", total + main())
 '''
 
 LIBRARY = '''\
@@ -118,34 +139,6 @@ class Trainer:
         return self.model(data)
 '''
 
-TRAINER = """\
-import torch
-from torch import nn
-from somelib.training import Trainer
-
-torch.manual_seed(0)
-
-
-def main():
-    net = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1))
-    trainer = Trainer(net, steps=5)
-    trainer.fit(torch.ones(6, 8))  # fit
-    total = float(trainer.predict(torch.ones(2, 8)).sum())  # predict
-    quick = torch.compile(net, backend="eager", fullgraph=True)
-    for _ in range(3):
-        total += float(quick(torch.ones(3, 8)).sum())  # compiled
-
-    @torch.compile(backend="eager", fullgraph=True)
-    def step(x):
-        return net(x).sum()  # inner
-
-    for _ in range(4):
-        total += float(step(torch.ones(2, 8)))  # function
-    return total
-
-
-print("total:", main())
-"""
 TOTAL = r"total: (\S+)"
 
 
@@ -169,79 +162,82 @@ def at(seen: Observation, text: str, tag: str) -> ObservedCall:
     return call
 
 
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Observation]:
-    return observe(Project(tmp_path_factory.mktemp("plugins"), PLUGINS), pattern=TOTAL)
+def app(folder: Path) -> tuple[Project, dict[str, str]]:
+    """The program, and the library that it uses."""
+    library = folder / "site" / "somelib" / "training.py"
+    library.parent.mkdir(parents=True)
+    library.write_text(LIBRARY)
+    return Project(folder / "app", APP), {"PYTHONPATH": str(folder / "site")}
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Observation]:
-    folder = tmp_path_factory.mktemp("trainer")
-    package = folder / "site" / "somelib"
-    package.mkdir(parents=True)
-    (package / "training.py").write_text(LIBRARY)
-    (folder / "app").mkdir()
-    environment = {"PYTHONPATH": str(folder / "site")}
-    return observe(Project(folder / "app", TRAINER), pattern=TOTAL, environment=environment)
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Observation]:
+    project, environment = app(tmp_path_factory.mktemp("observed"))
+    return observe(project, pattern=TOTAL, environment=environment)
 
 
-def test_calls_in_training_are_seen_with_mode_gradients_and_shapes(plugins: tuple[Run, Observation]) -> None:
-    calls = [call for call in plugins[1].calls if call.frames[0].line == line_of(PLUGINS, "train")]
+@pytest.fixture(scope="module")
+def seen(done: tuple[Run, Observation]) -> Observation:
+    return done[1]
+
+
+def test_calls_in_training_are_seen_with_mode_gradients_and_shapes(seen: Observation) -> None:
+    calls = [call for call in seen.calls if call.frames[0].line == line_of(APP, "train")]
     assert {call.name: call.calls for call in calls} == {"Tagger": 7, "Linear": 7}
     for call in calls:
         (mode,) = call.modes
         assert (mode.training, mode.grad_mode, mode.backward) == (True, "enabled", True)
         assert mode.signatures == ("float32[3, 8]" if call.name == "Tagger" else "float32[3, 4]",)
-        assert 0 < mode.seconds < plugins[1].seconds
+        assert 0 < mode.seconds < seen.seconds
 
 
-def test_models_from_a_registry_and_from_a_text_are_seen_where_they_are_built(plugins: tuple[Run, Observation]) -> None:
-    built = {model.name: model for model in plugins[1].models if model.how == "built" and model.part_of is None}
+def test_models_from_a_registry_and_from_a_text_are_seen_where_they_are_built(seen: Observation) -> None:
+    built = {model.name: model for model in seen.models if model.frames[0].function == "build"}
     assert built["Tagger"].parameters == 8 * 16 + 16 + 16 * 4 + 4
     assert built["Linear"].parameters == 10
     for name in ("Tagger", "Linear"):
         assert [frame.function for frame in built[name].frames] == ["build", "<module>"]
         assert built[name].called
-    assert not [model for model in plugins[1].models if model.name == "Sequential" and model.form == ""]
+    assert not any("__init__" in frame.function for model in seen.models for frame in model.frames)
 
 
-def test_executed_text_is_attributed_to_the_line_that_led_there(plugins: tuple[Run, Observation]) -> None:
-    call = at(plugins[1], PLUGINS, "exec")
+def test_executed_text_is_attributed_to_the_line_that_led_there(seen: Observation) -> None:
+    call = at(seen, APP, "exec")
     assert call.through == ("<string>:3 <module>", "<string>:2 score")
     (mode,) = call.modes
     assert (mode.training, mode.grad_mode, mode.backward, call.calls) == (False, "no_grad", False, 1)
 
 
-def test_forward_and_partial_are_calls_of_the_whole_model(plugins: tuple[Run, Observation]) -> None:
-    direct, partial = at(plugins[1], PLUGINS, "direct"), at(plugins[1], PLUGINS, "partial")
+def test_forward_and_partial_are_calls_of_the_whole_model(seen: Observation) -> None:
+    direct, partial = at(seen, APP, "direct"), at(seen, APP, "partial")
     assert (direct.name, direct.direct, direct.calls) == ("Tagger", True, 1)
     assert (partial.name, partial.direct, partial.calls) == ("Tagger", False, 1)
 
 
-def test_calls_in_threads_are_attributed_to_where_the_thread_was_started(plugins: tuple[Run, Observation]) -> None:
-    pool, thread = at(plugins[1], PLUGINS, "pool"), at(plugins[1], PLUGINS, "thread")
+def test_calls_in_threads_are_attributed_to_where_the_thread_was_started(seen: Observation) -> None:
+    pool, thread = at(seen, APP, "pool"), at(seen, APP, "thread")
     assert (pool.calls, thread.calls) == (4, 1)
     assert any(step.startswith("concurrent/futures/thread.py") for step in pool.through)
-    assert [frame.line - line_of(PLUGINS, "thread") for frame in thread.frames] == [0, 1]
+    assert [frame.line - line_of(APP, "thread") for frame in thread.frames] == [0, 1]
 
 
-def test_scripted_modules_are_called_by_the_name_of_their_class(plugins: tuple[Run, Observation]) -> None:
+def test_scripted_modules_are_called_by_the_name_of_their_class(seen: Observation) -> None:
     for tag in ("traced", "frozen"):
-        call = at(plugins[1], PLUGINS, tag)
+        call = at(seen, APP, tag)
         assert (call.name, call.form, call.calls) == ("Tagger", "scripted", 1)
 
 
-def test_worker_processes_add_nothing_and_copies_are_models(plugins: tuple[Run, Observation]) -> None:
-    inside = PLUGINS.splitlines().index("        return self.model(torch.full((8,), float(index))).detach()") + 1
-    assert not [call for call in plugins[1].calls if any(frame.line == inside for frame in call.frames)]
-    assert at(plugins[1], PLUGINS, "loader").calls == 3
-    copied = at(plugins[1], PLUGINS, "copied")
+def test_worker_processes_add_nothing_and_copies_are_models(seen: Observation) -> None:
+    inside = APP.splitlines().index("        return self.model(torch.full((8,), float(index))).detach()") + 1
+    assert not [call for call in seen.calls if any(frame.line == inside for frame in call.frames)]
+    assert at(seen, APP, "loader").calls == 3
+    copied = at(seen, APP, "copied")
     (number,) = copied.built
-    assert next(model.how for model in plugins[1].models if model.number == number) == "restored"
+    assert next(model.how for model in seen.models if model.number == number) == "restored"
 
 
-def test_calls_in_a_library_are_attributed_to_the_project(trainer: tuple[Run, Observation]) -> None:
-    fit, predict = at(trainer[1], TRAINER, "fit"), at(trainer[1], TRAINER, "predict")
+def test_calls_in_a_library_are_attributed_to_the_project(seen: Observation) -> None:
+    fit, predict = at(seen, APP, "fit"), at(seen, APP, "predict")
     assert (fit.name, fit.calls, fit.modes[0].backward) == ("Sequential", 5, True)
     assert fit.through == ("somelib/training.py:12 Trainer.fit", "somelib/training.py:16 Trainer._step")
     assert [frame.function for frame in fit.frames] == ["main", "<module>"]
@@ -250,31 +246,21 @@ def test_calls_in_a_library_are_attributed_to_the_project(trainer: tuple[Run, Ob
 
 
 def test_compiled_modules_and_functions_are_seen_and_still_compile_to_one_graph(
-    trainer: tuple[Run, Observation],
+    seen: Observation,
 ) -> None:
-    compiled, function = at(trainer[1], TRAINER, "compiled"), at(trainer[1], TRAINER, "function")
+    compiled, function = at(seen, APP, "compiled"), at(seen, APP, "function")
     assert (compiled.name, compiled.form, compiled.calls) == ("Sequential", "compiled", 3)
     assert (function.name, function.form, function.calls) == ("Sequential", "compiled", 4)
-    assert compiled.built == function.built == at(trainer[1], TRAINER, "fit").built
-    assert trainer[1].compiled_graphs == 2
+    assert compiled.built == function.built == at(seen, APP, "fit").built
+    assert seen.compiled_graphs == 2
 
 
-@pytest.mark.parametrize("name", ["plugins", "trainer"])
-def test_results_are_the_same_as_without_observation(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    observed, _ = request.getfixturevalue(name)
-    environment = {}
-    if name == "trainer":
-        package = tmp_path / "site" / "somelib"
-        package.mkdir(parents=True)
-        (package / "training.py").write_text(LIBRARY)
-        environment = {"PYTHONPATH": str(tmp_path / "site")}
-    text = PLUGINS if name == "plugins" else TRAINER
-    plain = run(
-        Project(tmp_path / "app", text).job(to_the_end=True, stop_after=90.0, pattern=TOTAL, environment=environment)
-    )
+def test_results_are_the_same_as_without_observation(done: tuple[Run, Observation], tmp_path: Path) -> None:
+    project, environment = app(tmp_path)
+    plain = run(project.job(to_the_end=True, stop_after=90.0, pattern=TOTAL, environment=environment))
     assert plain.ok, plain.ending
     assert plain.observed is None
-    assert plain.metric == observed.metric
+    assert plain.metric == done[0].metric
 
 
 def test_sites_and_statements_that_ran_are_counted(tmp_path: Path) -> None:
@@ -295,7 +281,7 @@ def test_sites_and_statements_that_ran_are_counted(tmp_path: Path) -> None:
 
 def test_a_script_that_goes_on_for_ever_is_stopped_and_reported(tmp_path: Path) -> None:
     text = "import torch, time\nnet = torch.nn.Linear(3, 3)\nnet(torch.ones(1, 3))\nwhile True:\n    time.sleep(60)\n"
-    result = run(Project(tmp_path, text).job(observe=True, to_the_end=True, stop_after=8.0))
+    result = run(Project(tmp_path, text).job(observe=True, to_the_end=True, stop_after=5.0))
     assert result.ok, result.ending
     assert not result.ended_by_itself
     assert result.observed is not None

@@ -67,7 +67,9 @@ FACTS = Analysis(
     training=(TrainingCall(kind="backward", callee="loss.backward", line=12, call=HERE, scope="main", evidence=KNOWN),),
     unclear=(Unclear(line=5, text="build()", reason="nobody knows"),),
 )
-WHERE = CodeFrame(path=Path("/project/src/infer.py"), line=7, function="main", call=HERE)
+WHERE = CodeFrame(
+    path=Path("/project/src/infer.py"), line=7, function="main", call=Span(line=7, column=0, end_line=7, end_column=5)
+)
 OBSERVATION = Observation(
     seconds=8.0,
     calls=(
@@ -77,9 +79,7 @@ OBSERVATION = Observation(
             name="Net",
             home="__main__",
             built=(0,),
-            modes=(
-                ObservedMode(training=False, grad_mode="no_grad", calls=4, seconds=2.0),
-            ),
+            modes=(ObservedMode(training=False, grad_mode="no_grad", calls=4, seconds=2.0),),
         ),
     ),
     models=(
