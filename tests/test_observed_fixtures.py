@@ -54,7 +54,7 @@ NO_NAME = {"trainer_class.py": {("model", "ResidualMLP")}}
 
 DRIVER = '''\
 """Runs the scripts named in a file one after the other, as if each were the main program."""
-import collections, itertools, json, os, runpy, sys, traceback
+import collections, importlib.machinery, itertools, json, os, sys, traceback, types
 
 plan, output = sys.argv[1:3]
 root = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -87,7 +87,11 @@ for script, arguments in json.load(open(plan)).items():
     sys.path.insert(0, os.path.dirname(root + script))
     torch.nn.Module._call_impl = counted
     try:
-        runpy.run_path(root + script, run_name="__main__")
+        main = types.ModuleType("__main__")
+        main.__file__ = root + script
+        sys.modules["__main__"] = main
+        # (`runpy` compiles files by itself, past the probes.)
+        exec(importlib.machinery.SourceFileLoader("__main__", main.__file__).get_code("__main__"), main.__dict__)
     except SystemExit:
         pass
     except Exception:

@@ -139,6 +139,7 @@ class Observer:
         self.deadline = float("inf")
         self.stop: Callable[[], None] = lambda: None
         """Called behind the first call after the deadline; does not return."""
+        self.is_compiling: Callable[[], bool] = lambda: False
         self._recorder = recorder
         self._trails = Trails(shadow, real)
         self._built = Built(self._trails)
@@ -155,6 +156,7 @@ class Observer:
     def start(self, torch: Any) -> None:
         """Begin to watch, as soon as PyTorch is there."""
         self._torch = torch
+        self.is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", self.is_compiling)
         os.register_at_fork(after_in_child=self.switch_off)
         self._trails.follow_threads()
         kind = torch.nn.Module
@@ -164,6 +166,7 @@ class Observer:
         torch.compile = self._watched_compile(torch.compile)
         apart: Any = Observer._apart
         own = [Observer._begin, Observer._model_in, Observer._timed, Observer._end, apart.__wrapped__]
+        own += [Trails.key, Trails.place_of]
         self._leave_alone(torch, [kind.__init__, kind.__setstate__, kind.__call__, *own])
 
     def _leave_alone(self, torch: Any, functions: list[Any]) -> None:
@@ -205,7 +208,7 @@ class Observer:
     # --- what stands in the place of PyTorch's methods
 
     def _watched_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        is_compiling, local = self._torch.compiler.is_compiling, self._local
+        is_compiling, local = self.is_compiling, self._local
 
         @functools.wraps(original)
         def __call__(module: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -233,7 +236,7 @@ class Observer:
         return compile
 
     def _watched_function(self, subject: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        is_compiling, local = self._torch.compiler.is_compiling, self._local
+        is_compiling, local = self.is_compiling, self._local
         # Weak: nothing lives longer because it was looked at.
         known_model: weakref.ref[Any] | None = None
 
@@ -273,7 +276,7 @@ class Observer:
         return result
 
     def _watched_beginning(self, original: Callable[..., None], how: str) -> Callable[..., None]:
-        is_compiling = self._torch.compiler.is_compiling
+        is_compiling = self.is_compiling
 
         @functools.wraps(original)
         def begin(module: Any, /, *args: Any, **kwargs: Any) -> None:
@@ -308,8 +311,8 @@ class Observer:
         # A frozen scripted module has no mode.
         modes = (getattr(module, "training", False), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         which = id(module) if len(self._known) < MOST_KEYS else type(module)
-        codes, key = self._trails.key(frame)
-        key = (*key, which, modes)
+        codes, way = self._trails.key(frame)
+        key = (way, which, modes)
         known = self._known.get(key)
         if known is None or known.kind is not type(module):
             known = self._known[key] = _Known(codes, type(module))

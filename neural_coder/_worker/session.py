@@ -121,8 +121,8 @@ class Session:
         self.guard.await_imports(self.imports)
         if self.job["observe"]:
             self.recorder.in_model = lambda: self.observer.inside
-            self.imports.add("torch", lambda torch: setattr(self.recorder, "is_compiling", torch.compiler.is_compiling))
             self.imports.add("torch", self.observer.start)
+            self.imports.add("torch", lambda _: setattr(self.recorder, "is_compiling", self.observer.is_compiling))
         sys.meta_path.insert(0, self.imports)
 
     def _set_paths(self) -> None:
@@ -276,7 +276,8 @@ def _is_idle(thread: threading.Thread) -> bool:
     frame = sys._current_frames().get(thread.ident or 0)
     if thread not in queues or frame is None:
         return not thread.is_alive()
-    return frame.f_code.co_filename == getattr(pools, "__file__", "") and queues[thread].empty()
+    waits = frame.f_code.co_name == "_worker" and frame.f_code.co_filename == getattr(pools, "__file__", "")
+    return waits and bool(queues[thread].empty())
 
 
 def _runtime_is_installed() -> bool:

@@ -286,7 +286,8 @@ def _sites(file: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any
     for item in file["models"]:
         uses = [word for word, on in (("trained", item["trained"]), ("used for inference", item["inferred"])) if on]
         ready = f"not ready: {item['why_not_ready']}" if item["why_not_ready"] else ""
-        yield "model", _join(f"{item['name']} = {item['qualified_name'] or 'unknown'}", *uses, ready), item
+        name = f"{item['name']} = " if item["name"] else ""
+        yield "model", _join(f"{name}{item['qualified_name'] or 'unknown'}", *uses, ready), item
     for item in file["inference"]:
         mode = "" if item["grad_mode"] == "enabled" else f"under {item['grad_mode']}"
         yield "inference", _join(f"{item['callee']}(...)", mode), item

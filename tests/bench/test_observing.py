@@ -263,22 +263,6 @@ def test_results_are_the_same_as_without_observation(done: tuple[Run, Observatio
     assert plain.metric == done[0].metric
 
 
-def test_sites_and_statements_that_ran_are_counted(tmp_path: Path) -> None:
-    text = (
-        "import torch\nnet = torch.nn.Linear(3, 3)\nif not net:\n    other = torch.nn.Linear(3, 3)\n"
-        "for _ in range(3):\n    y = net(torch.ones(1, 3))\nask = lambda x: net(x)\n"
-    )
-    project = Project(tmp_path, text).probe("seen", "net(torch.ones(1, 3))").probe("seen", "net(x)")
-    marks = {
-        project.script: (
-            Mark(site="net", statement=Span(line=2, column=0, end_line=2, end_column=27)),
-            Mark(site="other", statement=Span(line=4, column=4, end_line=4, end_column=33)),
-        )
-    }
-    _, seen = observe(project, marks=marks)
-    assert seen.reached == {"main.py:seen:0": 3, "main.py:seen:1": 0, "net": 1, "other": 0}
-
-
 def test_a_script_that_goes_on_for_ever_is_stopped_and_reported(tmp_path: Path) -> None:
     text = "import torch, time\nnet = torch.nn.Linear(3, 3)\nnet(torch.ones(1, 3))\nwhile True:\n    time.sleep(60)\n"
     result = run(Project(tmp_path, text).job(observe=True, to_the_end=True, stop_after=5.0))
@@ -288,13 +272,24 @@ def test_a_script_that_goes_on_for_ever_is_stopped_and_reported(tmp_path: Path) 
     assert [call.calls for call in result.observed.calls] == [1]
 
 
-def test_a_module_that_cannot_be_looked_at_fails_nothing(tmp_path: Path) -> None:
+def test_what_ran_is_counted_and_a_module_that_cannot_be_looked_at_fails_nothing(tmp_path: Path) -> None:
     text = (
-        "import torch\nclass Odd(torch.nn.Linear):\n    def parameters(self, recurse=True):\n"
-        "        raise RuntimeError('not now')\n\nnet = Odd(3, 3)\nnet(torch.ones(1, 3))\nprint('fine: 1')\n"
+        "import torch\nnet = torch.nn.Linear(3, 3)\nif not net:\n    other = torch.nn.Linear(3, 3)\n"
+        "for _ in range(3):\n    y = net(torch.ones(1, 3))\nask = lambda x: net(x)\n"
+        "class Odd(torch.nn.Linear):\n    def parameters(self, recurse=True):\n"
+        "        raise RuntimeError('not now')\n\nodd = Odd(3, 3)\nodd(torch.ones(1, 3))\nprint('total: 1')\n"
     )
-    result = run(Project(tmp_path, text).job(observe=True, to_the_end=True, stop_after=60.0, pattern="fine: (.)"))
+    project = Project(tmp_path, text).probe("seen", "net(torch.ones(1, 3))").probe("seen", "net(x)")
+    marks = {
+        project.script: (
+            Mark(site="net", statement=Span(line=2, column=0, end_line=2, end_column=27)),
+            Mark(site="other", statement=Span(line=4, column=4, end_line=4, end_column=33)),
+        )
+    }
+    result = run(project.job(observe=True, to_the_end=True, stop_after=60.0, pattern=TOTAL, marks=marks))
     assert result.ok, result.ending
     assert result.metric == 1.0
     assert result.observed is not None
-    assert any("not now" in problem for problem in result.observed.problems)
+    assert result.observed.reached == {"main.py:seen:0": 3, "main.py:seen:1": 0, "net": 1, "other": 0}
+    assert [call.calls for call in result.observed.calls] == [3]
+    assert any("Odd" in problem and "not now" in problem for problem in result.observed.problems)
