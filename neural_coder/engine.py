@@ -194,7 +194,7 @@ def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     raise UserError(
         f"No PyTorch model found in {files}: looked for modules that are built (torch.nn, torchvision, timm, "
         "transformers, classes of your own), for calls of them, and for training steps (backward, optimizer.step)."
-        f"{hint}"
+        f"{hint} What a run of it reaches is shown by: neural-coder analyze {script} --run"
     )
 
 

@@ -242,6 +242,15 @@ def test_a_model_that_was_handed_over_is_no_conflict() -> None:
     assert merged(models=(elsewhere,)).conflicts == ()
 
 
+def test_what_a_module_builds_for_itself_is_no_conflict() -> None:
+    facts = replace(FACTS, models=(replace(MODEL, scope="System.__init__", qualified_name=""),))
+    assert merged(facts, models=()).conflicts == ()
+
+
+def test_statements_that_nobody_counted_are_left_as_they_are() -> None:
+    assert merged(models=(), reached={}).analyses[0].models == FACTS.models
+
+
 def test_the_call_of_a_teacher_in_a_training_step_is_no_conflict() -> None:
     teacher = replace(CALL, call=span(30), line=30, feeds_training=True, grad_mode="no_grad")
     facts = replace(FACTS, inference=(CALL, teacher))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import linecache
-import re
 import sys
 import threading
 import weakref
@@ -24,7 +23,6 @@ FRAMES_IN_KEY = 3
 OWN = str(Path(__file__).resolve().parent)
 _PLUMBING = ("torch/nn/modules/module.py", "torch/utils/_contextlib.py", "torch/_dynamo/eval_frame.py", "/functools.py")
 """Library code whose frames tell a reader nothing."""
-_PARENT = re.compile(r"\w+\.<locals>\.")
 
 
 class Trail:
@@ -144,7 +142,8 @@ def first_argument(frame: FrameType) -> Any:
 
 
 def _name(code: CodeType) -> str:
-    return _PARENT.sub("", getattr(code, "co_qualname", code.co_name))
+    name: str = getattr(code, "co_qualname", code.co_name)
+    return name.replace(".<locals>", "")
 
 
 def _position(frame: FrameType) -> tuple[int, int, int, int] | None:

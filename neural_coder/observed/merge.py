@@ -157,13 +157,13 @@ class _Merger:
 
     def _model_evidence(self, facts: Analysis, name: str, model: Model) -> Evidence:
         built = [item for item in self._seen.models if _built_by(item, facts.path, model.statement)]
-        reached = self._seen.reached.get(name, 0)
+        reached = self._seen.reached.get(name)
         if not built:
             if reached and self._complete and not self._may_come_from_elsewhere(model):
                 message = f"This ran {count(reached, 'time')}, but no module was built by it."
                 self._conflict(facts, model.line, text_of(model), message)
                 return model.evidence
-            note = "" if reached else "not reached in this run"
+            note = "not reached in this run" if reached == 0 else ""
             return replace(model.evidence, note=join(model.evidence.note, note))
         expected = _expected_class(model)
         if expected is not None and not any(expected in item.bases for item in built):
@@ -176,6 +176,8 @@ class _Merger:
 
     def _may_come_from_elsewhere(self, model: Model) -> bool:
         """Whether the run built something that this statement may have been given (as an argument, from a cache)."""
+        if model.scope.endswith("__init__"):
+            return True  # What is built for a module that is being built counts as its layer.
         expected = _expected_class(model)
         if expected is not None:
             return any(expected in item.bases for item in self._seen.models)
