@@ -20,7 +20,7 @@ from typing import Any
 from . import context, kinds, values
 from .built import Built
 from .recorder import Recorder
-from .trails import Trail, Trails
+from .trails import Trail, Trails, codes
 
 MOST_PLACES = 500
 MOST_KEYS = 5000
@@ -113,7 +113,7 @@ class _Known:
     __slots__ = ("codes", "counts", "kind", "left", "mode")
 
     def __init__(self, codes: list[CodeType], kind: type) -> None:
-        # Held, so that no other code can get their addresses.
+        # Held, so that no other code can get their addresses, which are in the key.
         self.codes = codes
         self.kind = kind
         self.left = -1
@@ -311,11 +311,10 @@ class Observer:
         # A frozen scripted module has no mode.
         modes = (getattr(module, "training", False), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         which = id(module) if len(self._known) < MOST_KEYS else type(module)
-        codes, way = self._trails.key(frame)
-        key = (way, which, modes)
+        key = (self._trails.key(frame), which, modes)
         known = self._known.get(key)
         if known is None or known.kind is not type(module):
-            known = self._known[key] = _Known(codes, type(module))
+            known = self._known[key] = _Known(codes(frame), type(module))
             with self._apart(module):
                 self._meet(known, module, frame, modes, form)
         if known.left > 0 and known.mode is not None:

@@ -103,21 +103,21 @@ class Trails:
             trail.frames += start.frames[: MOST_FRAMES - len(trail.frames)]
         return trail
 
-    def key(self, frame: FrameType | None) -> tuple[list[CodeType], tuple[int, ...]]:
-        """What tells the ways to a frame apart, as far as it costs little; and the code whose addresses are in it."""
-        codes: list[CodeType] = []
-        key: list[int] = []
-        left = FRAMES_IN_KEY
-        while frame is not None and left:
+    def key(self, frame: FrameType | None) -> tuple[int, ...]:
+        """What tells the ways to a frame apart, as far as it costs little: made for every call."""
+        files, key, left = self._files, [], FRAMES_IN_KEY
+        while frame is not None:
             code = frame.f_code
-            place = self._files.get(code.co_filename)
-            kind = place[0] if place is not None else self.place_of(code)[0]
+            kind = (files.get(code.co_filename) or self.place_of(code))[0]
             if kind != "own":
-                codes.append(code)
-                key += (id(code), frame.f_lasti)
-                left -= kind == "project"
+                key.append(id(code))
+                key.append(frame.f_lasti)
+                if kind == "project":
+                    left -= 1
+                    if not left:
+                        break
             frame = frame.f_back
-        return codes, tuple(key)
+        return tuple(key)
 
     def place_of(self, code: CodeType) -> tuple[str, str]:
         """Whose code this is (`project`, `other`, or `own` for ours and the interpreter's), and its path to show."""
@@ -133,6 +133,15 @@ class Trails:
             return "project", self._real + name[len(self._shadow) :]
         homes = [entry.rstrip("/") + "/" for entry in sys.path if entry and name.startswith(entry.rstrip("/") + "/")]
         return "other", name[len(max(homes, key=len, default="")) :]
+
+
+def codes(frame: FrameType | None) -> list[CodeType]:
+    """The code of a frame and of all around it."""
+    found = []
+    while frame is not None:
+        found.append(frame.f_code)
+        frame = frame.f_back
+    return found
 
 
 def first_argument(frame: FrameType) -> Any:
