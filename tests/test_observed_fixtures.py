@@ -153,6 +153,7 @@ def seen(folder: Path, facts: dict[str, tuple[Analysis, ...]]) -> tuple[Observat
         observe=True,
         to_the_end=True,
         stop_after=500.0,
+        threads=1,
         environment={"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
     )
     result = run(job)
