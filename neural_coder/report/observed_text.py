@@ -20,7 +20,7 @@ def lines(observed: Mapping[str, Any] | None, most: int) -> list[str]:
     if observed is None:
         return []
     models = [model for model in observed["models"] if model["share"] >= _SMALLEST_SHARE or model is _first(observed)]
-    parts = [f"{_model(model)} {percent(round(model['share'], 3))}" for model in models[:most]]
+    parts = [f"{_model(model)} {_share(model)}" for model in models[:most]]
     found = []
     if parts:
         more = f", and {len(models) - most} more" if len(models) > most else ""
@@ -42,6 +42,10 @@ def _most(sentences: Sequence[str], most: int, what: str) -> list[str]:
 def _model(model: Mapping[str, Any]) -> str:
     built = model["built"]
     return f"{model['name']} ({_place(built)})" if built else str(model["name"])
+
+
+def _share(model: Mapping[str, Any]) -> str:
+    return percent(float(f"{model['share']:.2g}"))
 
 
 def _added(item: Mapping[str, Any]) -> str:
