@@ -157,7 +157,7 @@ class Observer:
         """Begin to watch, as soon as PyTorch is there."""
         self._torch = torch
         self.is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", self.is_compiling)
-        os.register_at_fork(after_in_child=self.switch_off)
+        os.register_at_fork(after_in_child=self._forked)
         self._trails.follow_threads()
         kind = torch.nn.Module
         kind.__init__ = self._watched_beginning(kind.__init__, "built")
@@ -183,8 +183,13 @@ class Observer:
         return self._local.inside
 
     def switch_off(self) -> None:
-        """Let everything through untouched (in forked children, and once the script has ended)."""
+        """Let everything through untouched, once the script has ended."""
         self._off = True
+
+    def _forked(self) -> None:
+        """Let everything through in a forked child; a thread that is not there may hold the lock."""
+        self._off = True
+        self._lock = threading.RLock()
 
     def as_json(self, seconds: float) -> dict[str, Any] | None:
         """The record for the parent: an `Observation`; None when PyTorch was never imported.
