@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neural_coder import diff, patching, planner
 from neural_coder.analysis import Project, analyze, analyze_script
-from neural_coder.bench.protocol import Probe
+from neural_coder.bench.protocol import Probe, site_name
 from neural_coder.errors import InternalError
 from neural_coder.patching import Patch
 from neural_coder.records import Analysis, Change, LeftAlone, Plan
@@ -120,13 +120,12 @@ def probes(analyses: Iterable[Analysis], root: Path) -> dict[Path, tuple[Probe, 
     """The calls to watch in each file; sites are named by file, kind and number, so that variants agree on them."""
     found: dict[Path, tuple[Probe, ...]] = {}
     for facts in analyses:
-        name = facts.path.relative_to(root).as_posix() if facts.path.is_relative_to(root) else facts.path.name
         here = [
-            Probe(site=f"{name}:inference:{number}", kind="inference", call=call.call)
+            Probe(site=site_name(facts.path, root, "inference", number), kind="inference", call=call.call)
             for number, call in enumerate(facts.inference)
         ]
         here += [
-            Probe(site=f"{name}:{call.kind}:{number}", kind=call.kind, call=call.call)
+            Probe(site=site_name(facts.path, root, call.kind, number), kind=call.kind, call=call.call)
             for number, call in enumerate(facts.training)
             if call.kind != "fit"
         ]
