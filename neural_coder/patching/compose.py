@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from neural_coder.edits import AddArgument, InsertAfter, Replace, Wrap
 from neural_coder.errors import InternalError
+from neural_coder.parsing import deep_recursion
 from neural_coder.patching.checks import check
 from neural_coder.patching.expressions import Expressions, NewArguments, Substitution
 from neural_coder.patching.layout import Layout, fingerprint
@@ -43,9 +44,12 @@ def apply(source: Source, edits: Sequence[Authored]) -> Patch | Conflict | Unpat
     except (SyntaxError, ValueError, RecursionError) as error:
         return Unpatchable(reason=f"the file is not Python: {error}.")
     try:
-        return _Composer(source, layout, gather(edits)).patch()
+        with deep_recursion():
+            return _Composer(source, layout, gather(edits)).patch()
     except Refusal as refusal:
         return refusal.outcome
+    except RecursionError:
+        return Unpatchable(reason="the file is nested too deeply for a patch of it to be checked.")
 
 
 class _Composer:
