@@ -64,6 +64,8 @@ def _findings(folder: Path) -> Mapping[str, Counter[str]]:
     found = _Findings()
     for each in json.loads(done.stdout):
         message = each["message"].partition(" from line ")[0]
+        if "`cpu`" in message:
+            continue  # a made-up device in the place of a forward reference
         found.setdefault(Path(each["filename"]).name, Counter())[f"{each['code'] or 'syntax'}: {message}"] += 1
     return found
 

@@ -66,13 +66,19 @@ class Patched:
 
 
 def examine(
-    source: Source, project: Project, *, guesses: int = 2, first: int | None = None
+    source: Source,
+    project: Project,
+    *,
+    real: Sequence[Plan] | None = None,
+    guesses: int = 2,
+    first: int | None = None,
 ) -> tuple[Finding, list[Patched]]:
     """Look at one file.
 
     Args:
         source: The file.
         project: The project that it belongs to; it must know the file.
+        real: Plans to try on what the analysis finds; None for all.
         guesses: How many plans to try on made-up facts.
         first: The number of the first of them; None lets the file decide, so that each plan gets its files.
     """
@@ -81,7 +87,7 @@ def examine(
     patched: list[Patched] = []
     first = number(source.text[:2000]) if first is None else first
     for look in (
-        partial(_with_real_facts, project=project),
+        partial(_with_real_facts, project=project, real=plans() if real is None else real),
         partial(_with_made_up_facts, guesses=guesses, first=first),
     ):
         try:
@@ -95,12 +101,12 @@ def examine(
     return finding, patched
 
 
-def _with_real_facts(source: Source, finding: Finding, project: Project) -> list[Patched]:
+def _with_real_facts(source: Source, finding: Finding, project: Project, real: Sequence[Plan]) -> list[Patched]:
     facts = analyze(source.path, project)
     finding.sites = len([*facts.models, *facts.inference, *facts.training, *facts.dataloaders, *facts.optimizers])
     if not finding.sites and not facts.devices:
         return []
-    return [each for plan in plans() for each in _with_plan(project, facts, plan, finding)]
+    return [each for plan in real for each in _with_plan(project, facts, plan, finding)]
 
 
 def _with_plan(project: Project, facts: Analysis, plan: Plan, finding: Finding) -> Iterator[Patched]:

@@ -162,7 +162,7 @@ class _Finder:
             steps=tuple(self._steps()),
             dataloaders=tuple(self._loaders()),
             optimizers=tuple(self._optimizers()),
-            devices=tuple(self._devices()),
+            devices=tuple({use.expression: use for use in self._devices()}.values()),
         )
 
     # --- models -----------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ DEEP = {
     "nested functions": _around("".join(" " * i + f"def f{i}():\n" for i in range(15)), run=" " * 15 + RUN),
 }
 LONG = {
-    "a long list": _around("s = [" + "1.5, " * 2_000 + "]\n"),
-    "many lines": _around("s = [1, 2, 3]\n" * 600),
+    "a long list": _around("s = [" + "1.5, " * 300 + "]\n"),
+    "many lines": _around("s = [1, 2, 3]\n" * 60),
     "a long line": _around("s = '" + "a" * 20_000 + "'\n"),
 }
 LINES = {

@@ -55,7 +55,7 @@ class Task:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the survey; the exit code."""
     options = _parser().parse_args(arguments)
-    found, missing = corpus.find(options.only.split(","))
+    found, missing = corpus.find([name for name in options.only.split(",") if name])
     found += [corpus.Corpus(path.name, path) for path in options.folder]
     for name in missing:
         print(f"{name} is not installed here and is left out.", file=sys.stderr)
@@ -132,6 +132,11 @@ def _known(tasks: Sequence[Task], store: Store) -> list[tuple[Path, Finding]]:
     return [(file, _finding(entry)) for file, entry in entries if entry is not None]
 
 
+def _entry(finding: Finding) -> dict[str, Any]:
+    """A finding as plain data."""
+    return {each.name: getattr(finding, each.name) for each in dataclasses.fields(Finding)}
+
+
 def _finding(entry: dict[str, Any]) -> Finding:
     values = {each.name: entry[each.name] for each in dataclasses.fields(Finding)}
     return Finding(**{**values, "patches": Counter(values["patches"]), "refusals": Counter(values["refusals"])})
@@ -154,7 +159,7 @@ def _work(tasks: Sequence[Task], store: Store, options: argparse.Namespace) -> N
             if each.failure and size > 1:
                 again += [[task] for task in batch]
                 continue
-            entries = each.result or [dataclasses.asdict(Finding(crashes=[each.failure])) for _ in batch]
+            entries = each.result or [_entry(Finding(crashes=[each.failure])) for _ in batch]
             store.add(zip((task.key for task in batch), entries, strict=True))
             done += len(batch)
             print(f"\r{done}/{len(tasks)} {batch[-1].file.name[:40]:40}", end="", file=sys.stderr, flush=True)
@@ -185,7 +190,7 @@ def look(item: list[list[Any]]) -> list[dict[str, Any]]:
             owners[pair.name] = (number, each.plan)
             pairs.append(pair)
     _check_together(pairs, owners, findings)
-    return [dataclasses.asdict(finding) for finding in findings]
+    return [_entry(finding) for finding in findings]
 
 
 def _project(root: str) -> Project:
