@@ -35,7 +35,7 @@ bench-analyze: $(INSTALLED)
 	$(BIN)/python benchmarks/analyze.py
 
 # Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
-# ECOSYSTEM="--only sklearn --every 10" looks at less.
+# ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.
 ecosystem: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt timm
 	$(BIN)/python tests/ecosystem/survey.py $(ECOSYSTEM)
