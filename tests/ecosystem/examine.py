@@ -6,9 +6,10 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 
 from guesses import Guess, number
 from promises import broken_promises
@@ -63,6 +64,16 @@ class Patched:
 
     plan: str
     patch: Patch
+
+
+class Alone(Project):
+    """A project in which no file imports another one of it."""
+
+    def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
+        return None
+
+    def with_overlay(self, overlay: Mapping[Path, Source]) -> Alone:
+        return Alone(self.root, overlay)
 
 
 def examine(
@@ -171,8 +182,3 @@ def _general(reason: str) -> str:
     """A reason without the names and numbers of one file."""
     reason = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\S+\.py\b", "…", reason.splitlines()[0] if reason else "")
     return re.sub(r"\d+", "N", reason)[:120]
-
-
-def each_reason(findings: Sequence[Finding]) -> Counter[str]:
-    """How often each reason for a refusal came up."""
-    return sum((finding.refusals for finding in findings), Counter())

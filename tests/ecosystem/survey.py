@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import bulk
 import corpus
 import processes
-from examine import Finding, examine
+from examine import Alone, Finding, examine
 
 import neural_coder
 from neural_coder.analysis import Project
@@ -197,16 +197,6 @@ def look(item: list[list[Any]]) -> list[dict[str, Any]]:
             pairs.append(pair)
     _check_together(pairs, owners, findings)
     return [_entry(finding) for finding in findings]
-
-
-class Alone(Project):
-    """A project in which no file imports another one of it."""
-
-    def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
-        return None
-
-    def with_overlay(self, overlay: Mapping[Path, Source]) -> Alone:
-        return Alone(self.root, overlay)
 
 
 def _project(root: str, *, alone: bool) -> Project:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neural_coder.analysis import Project
 from neural_coder.source import Source
 
-GENEROUS = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+GENEROUS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 MODEL = "import torch\nmodel = torch.nn.Conv2d(3, 8, 3)\nout = model(x)\n"
 """Something to find, so that nobody looks away."""
 
