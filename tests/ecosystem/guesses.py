@@ -272,7 +272,7 @@ class _Finder:
             if tail(node) not in self.guess.steps:
                 continue
             call = self._call(node)
-            run = self._run(self.parsed.statement(node)) if call.wrappable else []
+            run = self._run(self.parsed.statement(node), tail(node)) if call.wrappable else []
             if not run:
                 continue
             backward = TrainingCall(
@@ -286,12 +286,12 @@ class _Finder:
                 forward_and_loss=self.parsed.span_of_run(run[0], run[-1]),
             )
 
-    def _run(self, first: ast.stmt) -> list[ast.stmt]:
+    def _run(self, first: ast.stmt, name: str) -> list[ast.stmt]:
         """The statement of a forward and up to two more, as far as a `with` block may be put around them."""
         block = self._flat(first)
         index = block.index(first) if first in block else len(block)
         run: list[ast.stmt] = []
-        for statement in block[index : index + 1 + number("run", ast.dump(first)[:200]) % 3]:
+        for statement in block[index : index + 1 + number("run", name) % 3]:
             returns = any(isinstance(part, ast.Return) for part in (statement, *walk_scope(statement)))
             if returns or has_suspension(statement) or statement in self.ready:
                 break

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name} is not installed here and is left out.", file=sys.stderr)
     store = Store(options.store, fresh=options.fresh)
     digest = _digest_of_code(f"{options.guesses} {options.alone}")
-    tasks = {each.name: list(_tasks(each, digest, options.every)) for each in found}
+    tasks = {each.name: list(_tasks(each, digest, options)) for each in found}
     wanted = [task for each in tasks.values() for task in each if task.key not in store.findings]
     try:
         _work(wanted, store, options)
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, action="append", default=[], help="one more folder of files")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--every", type=int, default=1, help="take only every n-th file")
+    parser.add_argument("--longest", type=int, default=0, help="leave out files of more bytes; 0 takes all")
     parser.add_argument(
         "--alone", action="store_true", help="look at each file as if it imported no other: much faster"
     )
@@ -124,8 +125,10 @@ def _digest_of_code(settings: str) -> str:
     return digest.hexdigest()
 
 
-def _tasks(each: corpus.Corpus, digest: str, every: int) -> Iterator[Task]:
-    for file in each.files()[::every]:
+def _tasks(each: corpus.Corpus, digest: str, options: argparse.Namespace) -> Iterator[Task]:
+    for file in each.files()[:: options.every]:
+        if options.longest and file.stat().st_size > options.longest:
+            continue
         content = hashlib.sha256(digest.encode() + str(file).encode() + b"\0" + file.read_bytes())
         yield Task(file, each.root.parent, content.hexdigest())
 
