@@ -42,6 +42,8 @@ def _found(patch: Patch, edits: Sequence[Edit]) -> Iterator[str]:
     before, after = Text(patch.before.text), Text(patch.after.text)
     if lost := _first_lost(before, after, edits):
         yield f"characters outside of the edits changed: {lost[:80]!r}"
+    if before.newlines and not after.newlines <= before.newlines:
+        yield "a line ends otherwise than those of the file do"
     for token in strange_tokens(before, after, edits):
         yield f"the patch holds {token!r}, which no edit names"
     if not same_shape(patch.before.text, patch.after.text, edits):

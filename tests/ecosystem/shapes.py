@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from guesses import WRAPPERS, is_inserted, tail
 
-from neural_coder.edits import Edit, Replace
+from neural_coder.edits import Edit, Replace, Wrap
+from neural_coder.records import Span
 
 _ADDED = frozenset({"batch_size", "fused"})
 _MODULES = frozenset({"torch", "neural_coder"})
@@ -17,7 +18,12 @@ _MODULES = frozenset({"torch", "neural_coder"})
 def same_shape(before: str, after: str, edits: Sequence[Edit]) -> bool:
     """Compare two texts after the replacements, with all else that transforms put in left out on both sides."""
     old, new = _parse(before), _parse(after)
-    _Replaced(before, edits).visit(old)
+    places = _Places(before)
+    wrapped = [edit.at for edit in edits if isinstance(edit, Wrap)]
+    _Replaced(places, edits).visit(old)
+    held = [inside or any(at.contains(places.span(each)) for at in wrapped) for each, inside in _held(old.body)]
+    if held != [inside for _, inside in _held(new.body)]:
+        return False
     names = _imports(new)
     return ast.dump(_Bare(names).visit(old)) == ast.dump(_Bare(names).visit(new))
 
@@ -40,21 +46,65 @@ def _imports(tree: ast.Module) -> dict[str, str]:
     return {name: found.pop() for name, found in paths.items() if len(found) == 1}
 
 
+class _Places:
+    """Where the nodes of a text stand, in characters."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+    def span(self, node: ast.stmt | ast.expr) -> Span:
+        end = node.end_lineno or node.lineno
+        return Span(
+            line=node.lineno,
+            column=self._column(node.lineno, node.col_offset),
+            end_line=end,
+            end_column=self._column(end, node.end_col_offset or 0),
+        )
+
+    def _column(self, line: int, offset: int) -> int:
+        content = self._lines[line - 1]
+        return offset if content.isascii() else len(content.encode()[:offset].decode(errors="replace"))
+
+
+def _held(block: Sequence[ast.stmt], inside: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    """The statements that transforms did not put in, each with whether a block of ours holds it."""
+    for statement in block:
+        items = statement.items if isinstance(statement, ast.With) else []
+        ours = [tail(item.context_expr) in WRAPPERS for item in items]
+        if not _is_added(statement) and not (ours and all(ours)):
+            yield statement, inside
+        for inner in _blocks(statement):
+            yield from _held(inner, inside or any(ours))
+
+
+def _is_added(statement: ast.stmt) -> bool:
+    return is_inserted(statement) or isinstance(statement, ast.Pass) or _is_our_import(statement)
+
+
+def _is_our_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import) and all(alias.name.partition(".")[0] in _MODULES for alias in node.names)
+
+
+def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for part in (found := getattr(statement, field, [])):
+            if isinstance(part, ast.ExceptHandler | ast.match_case):
+                yield part.body
+        if found and isinstance(found[0], ast.stmt):
+            yield found
+
+
 class _Replaced(ast.NodeTransformer):
     """Puts the new code of `Replace` edits in the place of the old nodes."""
 
-    def __init__(self, text: str, edits: Sequence[Edit]) -> None:
-        self._lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self._codes = {
-            (edit.at.line, edit.at.column, edit.at.end_line, edit.at.end_column): edit.code
-            for edit in edits
-            if isinstance(edit, Replace)
-        }
+    def __init__(self, places: _Places, edits: Sequence[Edit]) -> None:
+        self._places = places
+        self._codes = {edit.at: edit.code for edit in edits if isinstance(edit, Replace)}
 
     def visit(self, node: ast.AST) -> ast.AST | None:
         if not isinstance(node, ast.stmt | ast.expr) or not self._codes:
             return self.generic_visit(node)
-        code = self._codes.get(self._place(node))
+        code = self._codes.get(self._places.span(node))
         if code is None or (code and isinstance(node, ast.stmt)):
             return self.generic_visit(node)
         if not code:
@@ -62,18 +112,6 @@ class _Replaced(ast.NodeTransformer):
         statement = _parse(f"({code}\n)").body[0]
         assert isinstance(statement, ast.Expr)
         return statement.value
-
-    def _place(self, node: ast.stmt | ast.expr) -> tuple[int, int, int, int]:
-        end = node.end_lineno or node.lineno
-        start_column, end_column = (
-            self._column(node.lineno, node.col_offset),
-            self._column(end, node.end_col_offset or 0),
-        )
-        return node.lineno, start_column, end, end_column
-
-    def _column(self, line: int, offset: int) -> int:
-        content = self._lines[line - 1]
-        return offset if content.isascii() else len(content.encode()[:offset].decode(errors="replace"))
 
 
 class _Bare(ast.NodeTransformer):
@@ -97,7 +135,7 @@ class _Bare(ast.NodeTransformer):
         return None
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        return None if all(alias.name.partition(".")[0] in _MODULES for alias in node.names) else node
+        return None if _is_our_import(node) else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _ADDED]

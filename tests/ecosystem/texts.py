@@ -37,8 +37,9 @@ class Text:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        breaks = [match.end() for match in re.finditer(r"\r\n|\r|\n", text)]
-        self.starts = [0, *breaks]
+        breaks = list(re.finditer(r"\r\n|\r|\n", text))
+        self.starts = [0, *(match.end() for match in breaks)]
+        self.newlines = {match.group() for match in breaks}
 
     @cached_property
     def tree(self) -> ast.Module:
