@@ -38,7 +38,7 @@ bench-analyze: $(INSTALLED)
 # ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.
 ecosystem: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt timm
-	$(BIN)/python tests/ecosystem/survey.py $(ECOSYSTEM)
+	$(BIN)/python tests/ecosystem/ecosystem.py $(ECOSYSTEM)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.patch demo.json

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from neural_coder.analysis import catalogue
 from neural_coder.analysis.calls import why_not_wrappable
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.syntax import Parsed, dotted, has_suspension, walk_scope
@@ -149,6 +150,11 @@ class _Finder:
         self.guess = guess
         self.nodes = nodes
         self.parsed = nodes.parsed
+        self.compiled = {
+            dotted(node.func.value)
+            for node in nodes.calls
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "compile"
+        }
         self.ready: set[ast.stmt] = set()
         """Statements that build a model, or behind which one is ready: what runs a model stands elsewhere."""
 
@@ -162,7 +168,7 @@ class _Finder:
             steps=tuple(self._steps()),
             dataloaders=tuple(self._loaders()),
             optimizers=tuple(self._optimizers()),
-            devices=tuple({use.expression: use for use in self._devices()}.values()),
+            devices=self._outermost(),
         )
 
     # --- models -----------------------------------------------------------------------------------------------------
@@ -188,6 +194,7 @@ class _Finder:
                     layers=LAYERS[draw % 3],
                     trained=draw % 7 == 0,
                     inferred=True,
+                    traits=frozenset({"compile"} if name in self.compiled else ()),
                     evidence=EVIDENCE,
                 )
 
@@ -216,10 +223,11 @@ class _Finder:
             elif not is_inserted(statement):
                 yield statement
 
-    @staticmethod
-    def _is_ours(node: ast.AST) -> bool:
+    def _is_ours(self, node: ast.AST) -> bool:
+        """Whether a block is, or may become, one that transforms put around statements."""
+        names = WRAPPERS | self.guess.contexts
         return isinstance(node, ast.With) and all(
-            tail(item.context_expr) in WRAPPERS and item.optional_vars is None for item in node.items
+            tail(item.context_expr) in names and item.optional_vars is None for item in node.items
         )
 
     # --- calls ------------------------------------------------------------------------------------------------------
@@ -231,7 +239,7 @@ class _Finder:
 
     def _call(self, node: ast.Call) -> Call:
         statement = self.parsed.statement(node)
-        obstacle = why_not_wrappable(Facts(), self.parsed, node, statement)
+        obstacle = why_not_wrappable(Facts(catalogue.builtin()), self.parsed, node, statement)
         around = self._context(node)
         mode = "enabled" if around is None else "inference_mode" if tail(around) == "inference_mode" else "no_grad"
         return Call(
@@ -339,6 +347,16 @@ class _Finder:
                     evidence=EVIDENCE,
                 )
 
+    def _outermost(self) -> tuple[DeviceUse, ...]:
+        """The uses of devices; one that stands inside an autocast goes with it."""
+        autocasts = list(self._autocasts())
+        known = [*(use.expression for use in autocasts), *map(self.parsed.span, self._inserted_autocasts())]
+        others = (use for use in self._devices() if not any(span.contains(use.expression) for span in known))
+        return tuple({use.expression: use for use in [*autocasts, *others]}.values())
+
+    def _inserted_autocasts(self) -> Iterator[ast.expr]:
+        return (item for item in self.nodes.contexts if tail(item) == "autocast")
+
     def _devices(self) -> Iterator[DeviceUse]:
         for text in self.nodes.strings:
             if text.value in self.guess.strings:
@@ -347,6 +365,8 @@ class _Finder:
             if tail(node) in self.guess.devices and isinstance(node.func, ast.Attribute):
                 kind = METHODS[number("device", node.func.attr) % 3]
                 yield self._device(kind, node, None if kind == "cuda_call" else node.func.value)
+
+    def _autocasts(self) -> Iterator[DeviceUse]:
         for item in self.nodes.contexts:
             if tail(item) in self.guess.contexts:
                 yield self._device("autocast", item)

@@ -1,6 +1,6 @@
 """Patches every Python file of big libraries with every feature, and checks the promises on patches.
 
-    python tests/ecosystem/survey.py [--only torch,sklearn] [--jobs 2] [--every 10] [--alone]
+    python tests/ecosystem/ecosystem.py [--only torch,sklearn] [--jobs 2] [--every 10] [--alone]
 
 What was found is kept in `build/ecosystem`; a run that was stopped goes on where it was. The exit code is 1 when a
 promise is broken, 0 when all are kept.
