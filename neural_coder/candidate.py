@@ -157,7 +157,7 @@ def _why_idle(name: str, left: Sequence[tuple[Path, LeftAlone]]) -> str:
 
 def _broken_promise(plan: Plan, patched: Project, before: Sequence[Analysis], after: Sequence[Analysis]) -> str:
     """Which promise on patches does not hold, in words; empty when all do."""
-    originals = {facts.path: facts for facts in before}
+    originals = {facts.path.resolve(): facts for facts in before}
     for facts in after:
         again, _ = _patch_file(plan, patched, facts)
         if not isinstance(again, Patch):
@@ -165,7 +165,7 @@ def _broken_promise(plan: Plan, patched: Project, before: Sequence[Analysis], af
         if not again.empty:
             where = ", ".join(f"{change.author} at line {change.line}" for change in again.changes)
             return f"a second pass over {facts.path.name} would change it again ({where})"
-        original = originals.get(facts.path)
+        original = originals.get(facts.path.resolve())
         if original is None or _sites(original) != _sites(facts):
             return f"the sites in {facts.path.name} are no longer the same"
     if len(after) != len(before):

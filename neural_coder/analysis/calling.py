@@ -54,7 +54,7 @@ class Calling(Methods):
             return self._super(frame)
         if isinstance(node.func, ast.Attribute):
             receiver = self.evaluate(node.func.value, frame)
-            function = self.evaluate(node.func, frame)
+            function = self.read_attribute(node.func, receiver, frame)
         else:
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
