@@ -129,7 +129,7 @@ class Libraries(Noting):
     def _getattr(self, value: Value, name: Value, node: ast.Call | None, frame: Frame) -> Value:
         known = constant(name)
         if isinstance(known, str):
-            return self._read(self.attribute(value, known, frame), frame)
+            return self.read(self.attribute(value, known, frame), frame)
         found = []
         for thing in value.things:
             if isinstance(thing, Outside):
