@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test lint format bench-analyze clean
+.PHONY: install demo test lint format bench-analyze ecosystem clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,12 @@ format: $(INSTALLED)
 # What `analyze` takes over the installed transformers, in units of ast.parse; a few minutes.
 bench-analyze: $(INSTALLED)
 	$(BIN)/python benchmarks/analyze.py
+
+# Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
+# ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.
+ecosystem: $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt timm
+	$(BIN)/python tests/ecosystem/ecosystem.py $(ECOSYSTEM)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.patch demo.json

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,9 +126,8 @@ def optimize(
     """
     settings = config.load(script.resolve().parent)
     name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
-    request = Request(
-        script=script,
-        args=tuple(args),
+    request = replace(
+        _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python),
         features=_features(features if features is not None else settings.features),
         criterion=Criterion(
             relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
@@ -136,13 +135,43 @@ def optimize(
             pattern=pattern,
             lower_is_better=lower_is_better if lower_is_better is not None else settings.lower_is_better,
         ),
-        budget=config.parse_duration(budget) if budget is not None else settings.budget,
-        timeout=config.parse_duration(timeout) if timeout is not None else settings.timeout,
-        cwd=cwd or Path.cwd(),
-        python=_interpreter(python or settings.python),
     )
     done = engine.optimize(request, say)
     return Result(data=as_json.to_dict(done.report), patches=done.patches, base=done.base)
+
+
+def observe(
+    script: Path,
+    *,
+    args: Sequence[str],
+    say: Say,
+    budget: str | float | None = None,
+    timeout: str | float | None = None,
+    cwd: Path | None = None,
+    python: Path | None = None,
+) -> dict[str, Any]:
+    """Run a script once, and show where it builds and calls models: as its code says, and as the run shows.
+
+    Args:
+        script: Path of the script.
+        args: Its arguments.
+        say: Called with a short sentence whenever something new begins.
+        budget: Time after which the script is stopped; what was seen until then is the result. See `enable`.
+        timeout: See `enable`.
+        cwd: See `enable`.
+        python: See `enable`.
+
+    Returns:
+        The sites as plain data, in the documented JSON form.
+
+    Raises:
+        UserError: The script or an argument cannot be worked with.
+        NothingMeasured: The script fails by itself.
+    """
+    settings = config.load(script.resolve().parent)
+    request = _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python)
+    merged, root = engine.observe(request, say)
+    return as_json.observed_analysis_json(merged, root)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -206,6 +235,26 @@ class Result:
     def to_json(self) -> str:
         """The whole result as JSON."""
         return as_json.dumps(self.data)
+
+
+def _request(
+    script: Path,
+    args: Sequence[str],
+    settings: config.Config,
+    *,
+    budget: str | float | None,
+    timeout: str | float | None,
+    cwd: Path | None,
+    python: Path | None,
+) -> Request:
+    return Request(
+        script=script,
+        args=tuple(args),
+        budget=config.parse_duration(budget) if budget is not None else settings.budget,
+        timeout=config.parse_duration(timeout) if timeout is not None else settings.timeout,
+        cwd=cwd or Path.cwd(),
+        python=_interpreter(python or settings.python),
+    )
 
 
 def _features(features: Features) -> tuple[Feature, ...] | None:

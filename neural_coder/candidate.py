@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neural_coder import diff, patching, planner
 from neural_coder.analysis import Project, analyze, analyze_script
-from neural_coder.bench.protocol import Probe
+from neural_coder.bench.protocol import Probe, site_name
 from neural_coder.errors import InternalError
 from neural_coder.patching import Patch
 from neural_coder.records import Analysis, Change, LeftAlone, Plan
@@ -120,13 +120,12 @@ def probes(analyses: Iterable[Analysis], root: Path) -> dict[Path, tuple[Probe, 
     """The calls to watch in each file; sites are named by file, kind and number, so that variants agree on them."""
     found: dict[Path, tuple[Probe, ...]] = {}
     for facts in analyses:
-        name = facts.path.relative_to(root).as_posix() if facts.path.is_relative_to(root) else facts.path.name
         here = [
-            Probe(site=f"{name}:inference:{number}", kind="inference", call=call.call)
+            Probe(site=site_name(facts.path, root, "inference", number), kind="inference", call=call.call)
             for number, call in enumerate(facts.inference)
         ]
         here += [
-            Probe(site=f"{name}:{call.kind}:{number}", kind=call.kind, call=call.call)
+            Probe(site=site_name(facts.path, root, call.kind, number), kind=call.kind, call=call.call)
             for number, call in enumerate(facts.training)
             if call.kind != "fit"
         ]
@@ -158,7 +157,7 @@ def _why_idle(name: str, left: Sequence[tuple[Path, LeftAlone]]) -> str:
 
 def _broken_promise(plan: Plan, patched: Project, before: Sequence[Analysis], after: Sequence[Analysis]) -> str:
     """Which promise on patches does not hold, in words; empty when all do."""
-    originals = {facts.path: facts for facts in before}
+    originals = {facts.path.resolve(): facts for facts in before}
     for facts in after:
         again, _ = _patch_file(plan, patched, facts)
         if not isinstance(again, Patch):
@@ -166,7 +165,7 @@ def _broken_promise(plan: Plan, patched: Project, before: Sequence[Analysis], af
         if not again.empty:
             where = ", ".join(f"{change.author} at line {change.line}" for change in again.changes)
             return f"a second pass over {facts.path.name} would change it again ({where})"
-        original = originals.get(facts.path)
+        original = originals.get(facts.path.resolve())
         if original is None or _sites(original) != _sites(facts):
             return f"the sites in {facts.path.name} are no longer the same"
     if len(after) != len(before):

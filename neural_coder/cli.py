@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,35 +119,59 @@ def _many_files(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _one_run(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that may run a script once."""
+    folder = click.Path(path_type=Path, exists=True, file_okay=False)
+    options = (
+        click.option("--run", "run_", is_flag=True, help="Run the one script given, once, and merge what that shows."),
+        click.option("--budget", metavar="TIME", help="With --run: stop the script after this time."),
+        click.option("--timeout", metavar="TIME", help="With --run: limit for the whole run, 5m (default)."),
+        click.option("--python", type=click.Path(path_type=Path), help="With --run: interpreter of the script."),
+        click.option("--cwd", type=folder, help="With --run: working directory of the script (default: the current)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command(epilog=EXIT_CODES)
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PATH... [-- ARGS OF THE SCRIPT]")
 @click.option("--json", "json_", metavar="FILE", help="Write the sites as JSON; `-` for standard output.")
 @_many_files
+@_one_run
 def analyze(
-    paths: tuple[Path, ...], json_: str | None, jobs: int | None, no_cache: bool, file_timeout: str | None
+    paths: tuple[str, ...],
+    json_: str | None,
+    jobs: int | None,
+    no_cache: bool,
+    file_timeout: str | None,
+    run_: bool,
+    **limits: Any,
 ) -> None:
-    """Show where models are built, infer and train, and where programs start, without running anything.
+    """Show where models are built, infer and train, and where programs start. Nothing is run, but with --run.
 
     A file that cannot be analysed never stops the others; the exit code is 2 when there is no file that could be, and
     70 when the failure was ours.
+
+    With --run the one script runs once, on a copy of its project, and all that it builds and calls is shown, also what
+    no look at the code could find: neural-coder analyze infer.py --run -- --images photos/
     """
-    from neural_coder import survey
-    from neural_coder.report import as_json
+    from neural_coder.report import as_json, text
     from neural_coder.report.survey_text import survey_text
 
     if json_ not in (None, "-"):
         _check_writable(Path(str(json_)))
-    with _file_progress() as tick:
-        found = survey.survey(paths, _options(jobs, no_cache, file_timeout, tick))
-    _complain([*(problem.message for problem in found.problems), *found.notes])
-    data = as_json.survey_json(found)
+    if not run_ and any(value is not None for value in limits.values()):
+        raise UserError("--budget, --timeout, --python and --cwd belong to `analyze SCRIPT --run`: else nothing runs.")
+    data, exit_code = _observed(paths, limits) if run_ else _surveyed(paths, jobs, no_cache, file_timeout)
     if json_ is None:
-        click.echo(survey_text(data, color=sys.stdout.isatty()), nl=False)
+        shown = text.analysis_text if run_ else survey_text
+        click.echo(shown(data, color=sys.stdout.isatty()), nl=False)
     elif json_ == "-":
         click.echo(as_json.dumps(data))
     else:
         _write(Path(json_), as_json.dumps(data).encode() + b"\n")
-    raise SystemExit(found.exit_code)
+    raise SystemExit(exit_code)
 
 
 @cli.command()
@@ -293,6 +317,27 @@ def _options(jobs: int | None, no_cache: bool, file_timeout: str | None, tick: T
 
     limit = config.parse_duration(file_timeout) if file_timeout else DEFAULT_LIMIT
     return Options(jobs=jobs, cached=not no_cache, limit=limit, tick=tick)
+
+
+def _surveyed(
+    paths: Sequence[str], jobs: int | None, no_cache: bool, file_timeout: str | None
+) -> tuple[dict[str, Any], int]:
+    """What the code of files and folders says, and the exit code."""
+    from neural_coder import survey
+    from neural_coder.report import as_json
+
+    with _file_progress() as tick:
+        found = survey.survey([Path(path) for path in paths], _options(jobs, no_cache, file_timeout, tick))
+    _complain([*(problem.message for problem in found.problems), *found.notes])
+    return as_json.survey_json(found), found.exit_code
+
+
+def _observed(words: Sequence[str], limits: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """What one run of a script (the first word, with the others as its arguments) shows, and the exit code."""
+    from neural_coder import api
+
+    with _progress() as say:
+        return api.observe(Path(words[0]), args=words[1:], say=say, **limits), 0
 
 
 def _complain(sentences: Sequence[str]) -> None:

@@ -9,23 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, config, planner, registry
+from neural_coder import candidate, config, observed, planner, registry
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.backend import Backend
-from neural_coder.bench import machine, stats
+from neural_coder.bench import machine, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
 from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
+from neural_coder.observed import Merged
 from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
-from neural_coder.records import Analysis, Criterion, Feature, Plan, Run, Status, Task, Verdict
+from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_TIMEOUT = 300.0
 BUSY = 0.1
 """Share of the time spent waiting for a core from which on a reader should know."""
+SHARE_OF_TIMEOUT = 0.9
+"""After this share of the time limit a run that only observes is stopped, so that it can still report."""
 CPU_INSTEAD = Feature(name="cuda_to_cpu")
 
 
@@ -82,6 +85,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         )
         found = race.run(candidates)
     winner = found.candidate or ground.moved
+    merged = _merged(project, analyses, ground)
     base = git_root(project.root) or project.root
     diffs = {item.plan.id: item.diff(base).decode("utf-8", "surrogateescape") for item in candidates}
     report = Report(
@@ -90,7 +94,8 @@ def optimize(request: Request, say: Say) -> Optimized:
         root=project.root,
         machine=machine.describe_machine().as_dict(),
         versions=ground.first.versions,
-        analyses=analyses,
+        analyses=merged.analyses if merged and not ground.moved else analyses,
+        observed=merged,
         criterion=request.criterion,
         baseline=found.baseline,
         verdicts=tuple(
@@ -104,6 +109,43 @@ def optimize(request: Request, say: Say) -> Optimized:
         seconds=clock.used,
     )
     return Optimized(report=report, patches=winner.patches if winner else (), base=base)
+
+
+def observe(request: Request, say: Say) -> tuple[Merged, Path]:
+    """Run a script once as it is, only to see where it builds and calls models.
+
+    Args:
+        request: The script; after its budget (or short of its time limit) the script is stopped.
+        say: Called with a short sentence whenever something new begins.
+
+    Returns:
+        The sites of its files, merged with what was seen, and the folder that their paths are relative to.
+
+    Raises:
+        UserError: The script cannot be read.
+        BackendMissing: PyTorch is not installed where the script runs.
+        NothingMeasured: It fails by itself.
+    """
+    say("reading the script")
+    project = Project.find(request.script, request.python)
+    analyses = analyze_script(request.script, project)
+    say("running the script once")
+    run = runner.run(
+        replace(
+            _job(request, project, analyses),
+            probes=observed.probes_to_see(analyses, project.root),
+            pattern="",
+            observe=True,
+            to_the_end=True,
+            stop_after=min(request.budget, SHARE_OF_TIMEOUT * request.timeout),
+        )
+    )
+    if run.ending.kind == "unusable":
+        raise BackendMissing(f"{run.ending.message} Name the interpreter that runs your script with --python.")
+    if not run.ok:
+        raise NothingMeasured(_why_baseline_failed(request, run))
+    seen = run.observed or Observation(seconds=run.wall_seconds)
+    return observed.merge(analyses, seen, project.root, complete=run.ended_by_itself), project.root
 
 
 def build_patches(script: Path, features: Sequence[Feature]) -> tuple[Plan, tuple[Patch, ...], Path]:
@@ -152,7 +194,7 @@ def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     raise UserError(
         f"No PyTorch model found in {files}: looked for modules that are built (torch.nn, torchvision, timm, "
         "transformers, classes of your own), for calls of them, and for training steps (backward, optimizer.step)."
-        f"{hint}"
+        f"{hint} What a run of it reaches is shown by: neural-coder analyze {script} --run"
     )
 
 
@@ -175,6 +217,7 @@ def _job(request: Request, project: Project, analyses: Sequence[Analysis]) -> Jo
         cwd=request.cwd.resolve(),
         root=project.root,
         probes=candidate.probes(analyses, project.root),
+        marks=observed.marks(analyses, project.root),
         timeout=request.timeout,
         pattern=request.criterion.pattern,
     )
@@ -196,7 +239,7 @@ def _ground(
     request: Request,
     bench: Bench,
     project: Project,
-    analyses: Sequence[Analysis],
+    analyses: tuple[Analysis, ...],
     environment: machine.Environment,
     say: Say,
 ) -> _Ground:
@@ -209,7 +252,8 @@ def _ground(
         if isinstance(built, Candidate):
             say("the original needs a GPU; running it on the CPU instead")
             moved = built
-            bench = replace(bench, job=replace(bench.job, patched=moved.patched, probes=moved.probes))
+            marks = observed.marks(_files_of(moved, project, analyses), project.root)
+            bench = replace(bench, job=replace(bench.job, patched=moved.patched, probes=moved.probes, marks=marks))
             first = bench.first_baseline()
     if not first.ok:
         raise NothingMeasured(_why_baseline_failed(request, first))
@@ -252,9 +296,28 @@ def _why_baseline_failed(request: Request, run: Run) -> str:
 
 
 def _observed(run: Run) -> str:
-    if not run.observed:
+    calls = [] if run.observed is None else [call for call in run.observed.calls if call.frames and not call.probed]
+    if not calls:
         return ""
-    return f"; model calls were seen at {', '.join(run.observed[:3])}, which the analysis did not find"
+    places = dict.fromkeys(f"{call.frames[0].path}:{call.frames[0].line} {call.name}" for call in calls)
+    return f"; model calls were seen at {', '.join(list(places)[:3])}, which the analysis did not find"
+
+
+def _files_of(moved: Candidate | None, project: Project, analyses: tuple[Analysis, ...]) -> tuple[Analysis, ...]:
+    """The facts on the files that the baseline runs."""
+    if moved is None:
+        return analyses
+    overlay = {patch.before.path: patch.after for patch in moved.patches}
+    return analyze_script(analyses[0].path, project.with_overlay(overlay))
+
+
+def _merged(project: Project, analyses: tuple[Analysis, ...], ground: _Ground) -> Merged | None:
+    """The sites with what the first run of the original has shown of them."""
+    first = ground.first
+    if first.observed is None:
+        return None
+    facts = _files_of(ground.moved, project, analyses)
+    return observed.merge(facts, first.observed, project.root, complete=first.ended_by_itself)
 
 
 def _plans(request: Request, ground: _Ground, environment: machine.Environment) -> tuple[Plan, ...]:
@@ -312,7 +375,4 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
             f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and "
             "run again for narrower intervals."
         )
-    if ground.first.observed:
-        seen = ", ".join(ground.first.observed[:3])
-        notes.append(f"Model calls that the analysis did not find, and that are not measured, were seen at {seen}.")
     return tuple(notes)

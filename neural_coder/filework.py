@@ -25,6 +25,9 @@ from neural_coder.entry_points import main_guard
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.records import Analysis
 
+GARBAGE = 500_000
+"""Objects to let pile up before those that only refer to each other are looked for."""
+
 
 class Desk:
     """Where files are worked on one after the other, so that what they share is read and parsed once."""
@@ -120,8 +123,9 @@ def serve() -> None:
     _say(READY, answers)
     while True:
         _say(desk.answer(requests.get()), answers)
-        gc.collect(0)  # What one analysis leaves behind; what it shares with the next ones is not looked at again.
-        gc.freeze()
+        if gc.get_count()[0] > GARBAGE:
+            gc.collect(0)  # What the last analyses left behind; what they share with the next is not looked at again.
+            gc.freeze()
 
 
 def _listen(requests: queue.SimpleQueue[Request]) -> None:

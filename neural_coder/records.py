@@ -378,6 +378,114 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFrame:
+    """A line of the project that was being executed."""
+
+    path: Path
+    line: int
+    function: str
+    """Dotted name; `<module>` at top level."""
+    call: Span | None = None
+    """The call that was going on; None where the interpreter does not know (before Python 3.11)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedMode:
+    """Calls of a model from one place in one mode."""
+
+    training: bool
+    """The model was in training mode."""
+    grad_mode: Literal["enabled", "no_grad", "inference_mode"]
+    autocast: str = ""
+    """Dtype of an active autocast."""
+    calls: int
+    seconds: float
+    """In all of these calls."""
+    backward: bool = False
+    """Gradients were computed through a result."""
+    signatures: tuple[str, ...] = ()
+    """What the first calls were given: `float32[4, 3, 224, 224]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedCall:
+    """A place from where the script was seen to call a model (not from within another model)."""
+
+    frames: tuple[CodeFrame, ...]
+    """Of the project, the innermost first: the way to the call. In a thread, the way to its start follows."""
+    through: tuple[str, ...] = ()
+    """Code between the innermost frame and the model, the one next to the project first: libraries, and code made at
+    run time (`<string>:1 <module>`)."""
+    name: str
+    """Of the model's class."""
+    home: str
+    """The module that the class is defined in."""
+    form: Literal["", "compiled", "scripted"] = ""
+    direct: bool = False
+    """`forward` was called, not the model itself."""
+    probed: bool = False
+    """It happened within a probed call."""
+    built: tuple[int, ...] = ()
+    """`ObservedModel.number` of the models that were called, where their construction was seen."""
+    modes: tuple[ObservedMode, ...]
+
+    @property
+    def calls(self) -> int:
+        """How many there were."""
+        return sum(mode.calls for mode in self.modes)
+
+    @property
+    def seconds(self) -> float:
+        """How long they took together."""
+        return sum(mode.seconds for mode in self.modes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedModel:
+    """A place where the script was seen to build a model."""
+
+    number: int
+    frames: tuple[CodeFrame, ...]
+    """As in `ObservedCall`."""
+    through: tuple[str, ...] = ()
+    name: str
+    home: str
+    bases: tuple[str, ...] = ()
+    """Names of the class and its bases."""
+    form: Literal["", "compiled", "scripted"] = ""
+    how: Literal["built", "restored"] = "built"
+    """`restored`: from a file or as a copy."""
+    count: int
+    """How many were built there."""
+    parameters: int | None
+    """None: it was gone before it could be looked at."""
+    called: bool
+    """It, a part of it, or something that holds it was called."""
+    part_of: int | None = None
+    """Number of a model that it became a part of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What was seen of the script's models while it ran."""
+
+    seconds: float
+    """How long the script ran."""
+    calls: tuple[ObservedCall, ...] = ()
+    models: tuple[ObservedModel, ...] = ()
+    reached: Mapping[str, int] = field(default_factory=dict)
+    """By the name of a site: how often the script came to it, from outside of models and in its first process."""
+    reached_within: frozenset[str] = frozenset()
+    """Names of sites that it came to from within a model's call."""
+    compiled_graphs: int = 0
+    """Graphs that `torch.compile` made; calls inside of compiled functions cannot be seen."""
+    truncated: bool = False
+    """There were more places than were kept."""
+    problems: tuple[str, ...] = ()
+    """What could not be looked at, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One child process: raw figures, and how it ended. Never changed, never averaged in place."""
 
@@ -401,8 +509,8 @@ class Run:
     disturbed: float = 0.0
     """Share of the run's time that its threads waited for a core (0 on a quiet machine)."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    observed: tuple[str, ...] = ()
-    """Outermost module calls that no site covers, as `file:line class`."""
+    observed: Observation | None = None
+    """What was seen of the models, where that was asked for."""
 
     @property
     def ok(self) -> bool:

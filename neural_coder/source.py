@@ -55,7 +55,7 @@ class Source:
         try:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
             text = data.decode(encoding)
-        except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        except (SyntaxError, UnicodeError, LookupError) as error:
             raise UserError(f"{path} is not a Python text file: {error}.") from None
         if "\0" in text:
             raise UserError(f"{path} is not a Python text file: it holds a NUL byte.")
@@ -64,7 +64,11 @@ class Source:
             encoding, prefix = "utf-8", codecs.BOM_UTF8.decode()
         rest = text.lstrip("\f")
         prefix += text[: len(text) - len(rest)]
-        return cls(path=path, text=rest, encoding=encoding, prefix=prefix)
+        source = cls(path=path, text=rest, encoding=encoding, prefix=prefix)
+        # Some codecs write the same text in several ways (UTF-7), or put a mark in front of it (UTF-16).
+        if encoding != "utf-8" and source.encode() != data:
+            raise UserError(f"{path}: its encoding, {encoding}, does not give the same bytes back.")
+        return source
 
     @classmethod
     def from_text(cls, text: str, path: Path | str = "script.py") -> Source:

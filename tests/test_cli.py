@@ -11,6 +11,7 @@ import pytest
 
 from neural_coder import repo
 from neural_coder.errors import UserError
+from neural_coder.report import text
 
 MODEL = """\
 import torch
@@ -80,6 +81,40 @@ def test_analyze_writes_the_documented_json(script, neural_coder):
     assert [call["line"] for call in file["inference"]] == [5]
     assert file["training"] == []
     assert set(file) >= {"path", "models", "inference", "training", "dataloaders", "unclear"}
+
+
+@pytest.mark.torch
+def test_analyze_with_a_run_shows_what_the_code_does_not_and_leaves_the_tree_as_it_is(script, neural_coder):
+    script.write_text(
+        "import sys, torch\nopen('out.txt', 'w').write('x')\nscope = {'torch': torch, 'width': int(sys.argv[1])}\n"
+        "exec('net = torch.nn.Linear(width, 2)', scope)\nexec('y = net(torch.ones(1, width))', scope)\n"
+    )
+    result = neural_coder("analyze", script, "--run", "--json", "-", "--", "3")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert [(item["kind"], item["line"], item["name"]) for item in data["observed"]["added"]] == [
+        ("model", 4, "Linear"),
+        ("inference", 5, "Linear"),
+    ]
+    assert data["observed"]["calls"][0]["modes"][0]["signatures"] == ["float32[1, 3]"]
+    assert [path.name for path in script.parent.iterdir()] == [script.name]
+    shown = " ".join(text.analysis_text(data).split())
+    assert "observed 100 %" in shown
+    assert "Models by time" in shown
+    assert "Only the run shows infer.py:5: inference, Linear, through <string>:1 <module>." in shown
+
+
+def test_analyze_with_a_run_of_a_script_that_fails_says_so(script, neural_coder):
+    script.write_text("import torch_of_nobody\n")
+    result = neural_coder("analyze", script, "--run")
+    assert result.exit_code == 3
+    assert "No module named 'torch_of_nobody'" in result.stderr
+
+
+def test_analyze_has_limits_only_for_runs(script, neural_coder):
+    result = neural_coder("analyze", script, "--budget", "5s")
+    assert result.exit_code == 2
+    assert "--run" in result.stderr
 
 
 def test_patch_prints_a_diff_that_git_applies_and_reverts(script, neural_coder):

@@ -87,7 +87,13 @@ def test_an_inference_script_is_run_measured_and_verified(tmp_path):
     assert result.data["baseline"]["task"] == "inference"
     assert result.data["baseline"]["seconds_per_call"]["median"] > 0
     assert 0 < result.data["baseline"]["model_share"] <= 1
+    observed = result.data["sites"]["observed"]
+    assert [(model["name"], model["built"]["line"]) for model in observed["models"]] == [("Sequential", 5)]
+    assert 0 < observed["models"][0]["share"] < 1
+    assert observed["added"] == observed["conflicts"] == []
+    assert {site["known_by"] for site in result.data["sites"]["files"][0]["inference"]} == {"observed"}
     assert "channels_last" in repr(result)
+    assert "Models by time" in repr(result)
     if result.best:
         (tmp_path / "winner.patch").write_bytes(result.diff_bytes)
         subprocess.run(["git", "apply", "--check", "winner.patch"], cwd=result.base, check=True)

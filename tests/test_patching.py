@@ -964,3 +964,28 @@ def test_a_second_parser_notices_a_lost_statement_and_accepts_an_added_one():
     assert moved_statement(before, before.with_text("a = 1\n"), ()) == "b = 2"
     assert moved_statement(before, before.with_text("a = 1\nc = 3\nb = 2\n"), ()) == ""
     assert moved_statement(before, before.with_text("with x:\n    a = 1\nb = 2\n"), {0}) == ""
+
+
+def test_a_model_that_is_called_like_a_module_is_left_alone():
+    """`torch = torch.to(memory_format=torch.channels_last)` would mean the model three times."""
+    text = "from torch.nn import Conv2d\ntorch = Conv2d(3, 8, 3)\n"
+    code = "torch = torch.to(memory_format=torch.channels_last)"
+    edit = InsertAfter(at=at(text, "torch = Conv2d(3, 8, 3)"), code=code, reason="why")
+    outcome = apply(Source.from_text(text), [Authored("feature", 1, edit)])
+    assert isinstance(outcome, Unpatchable)
+    assert "something else torch" in outcome.reason
+
+
+def test_an_import_goes_behind_a_docstring_that_shares_its_line():
+    text = "'Doc.'; import torch; model = f()\nx = 1\n"
+    after = patched(text, accelerate(text, "model = f()", engine="torchscript"))
+    assert after.startswith(
+        "'Doc.'; import neural_coder.runtime; import torch; model = f()\nmodel = neural_coder.runtime"
+    )
+
+
+def test_a_file_that_nests_too_deeply_to_be_checked_is_left_alone():
+    text = "import torch\nmodel = f()\nx = a" + ".b" * 2900 + "\n"
+    outcome = apply(Source.from_text(text), [Authored("feature", 1, insert(text, "model = f()"))])
+    assert isinstance(outcome, Unpatchable)
+    assert "nested too deeply" in outcome.reason

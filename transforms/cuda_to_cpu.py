@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from neural_coder.edits import Edit, Replace
+from neural_coder.parsing import quiet
 from neural_coder.records import Analysis, DeviceUse, LeftAlone, Safety, Witness
 from neural_coder.transform import Example, Transform, code
 
@@ -14,6 +15,8 @@ CPU = '"cpu"'
 SCALER = 'torch.amp.GradScaler("cpu", enabled=False)'
 FIGURES = re.compile(r"\.(max_)?memory_(allocated|reserved|cached)\(")
 """Functions of `torch.cuda` that report memory: 0 on the CPU."""
+PLAIN = re.compile(r"\w+(\s*(\.\s*\w+|\[[\w.'\"-]*\]))*")
+"""A name, or a part of what a name stands for: `model`, `self.nets["g"]`."""
 
 
 class CudaToCpu(Transform):
@@ -165,15 +168,21 @@ def _rewritten(use: DeviceUse, inner: list[DeviceUse]) -> str | None:
         case "device" | "map_location":
             return "'cpu'" if use.text.endswith("'") else CPU
         case "cuda_method":
-            return "" if use.is_statement else _receiver(use, inner)
+            return _without_method(use, inner)
         case "pin_memory":
-            return _receiver(use, inner) if use.receiver else "False"
+            return _without_method(use, inner) if use.receiver else "False"
         case "autocast":
             return _autocast(use.text)
         case "grad_scaler":
             return SCALER
         case "cuda_call":
             return "" if use.is_statement else "0" if FIGURES.search(use.text) else None
+
+
+def _without_method(use: DeviceUse, inner: list[DeviceUse]) -> str | None:
+    """What is left of `x.cuda()`; as a statement by itself nothing, unless `x` does something: `net.train().cuda()`."""
+    code = _receiver(use, inner)
+    return "" if use.is_statement and code is not None and PLAIN.fullmatch(code) else code
 
 
 def _receiver(use: DeviceUse, inner: list[DeviceUse]) -> str | None:
@@ -203,7 +212,8 @@ def _receiver(use: DeviceUse, inner: list[DeviceUse]) -> str | None:
 
 def _autocast(text: str) -> str:
     """CPU autocast with bfloat16; keeps what the script says about when it is enabled."""
-    call = ast.parse(f"({text}\n)", mode="eval").body
+    with quiet():
+        call = ast.parse(f"({text}\n)", mode="eval").body
     enabled: ast.expr | None = None
     if isinstance(call, ast.Call):
         names_device = bool(call.args) and isinstance(getattr(call.args[0], "value", None), str)

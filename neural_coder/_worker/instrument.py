@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any
 
 PROBE = "__neural_coder_probe__"
+MARK = "__neural_coder_mark__"
 Place = tuple[int, int, int, int]
 """First line, first column, last line, column behind the last character; columns count characters."""
 
@@ -23,24 +24,28 @@ class ProbeNotFound(Exception):
     """A probe's position holds no call: the parent and this process see different texts."""
 
 
-def instrument(data: bytes, filename: str, probes: Mapping[Place, int]) -> CodeType:
+def instrument(data: bytes, filename: str, probes: Mapping[Place, int], marks: Mapping[Place, int]) -> CodeType:
     """Compile a file with its probes in place.
 
     Args:
         data: The file's bytes.
         filename: Where tracebacks say that the code is.
         probes: The number of the probe at each place.
+        marks: The number of the mark of statements whose execution is to be noted.
 
     Raises:
         ProbeNotFound: No call stands at one of the places.
         SyntaxError: The file does not parse.
     """
     tree = ast.parse(data, filename)
-    inserter = _Inserter(_Columns(data), probes)
+    columns = _Columns(data)
+    inserter = _Inserter(columns, probes)
     inserter.visit(tree)
     missing = sorted(set(probes) - inserter.found)
     if missing:
         raise ProbeNotFound(f"{filename}:{missing[0][0]}: no call stands at column {missing[0][1]}")
+    if marks:
+        _Marker(columns, marks).visit(tree)
     return compile(tree, filename, "exec", dont_inherit=True)
 
 
@@ -60,8 +65,8 @@ class _Columns:
         column = offset if text.isascii() else len(text.encode()[:offset].decode())
         return max(column - self._prefix, 0) if line == 1 else column
 
-    def place(self, node: ast.Call) -> Place:
-        """Where a call stands."""
+    def place(self, node: ast.expr | ast.stmt) -> Place:
+        """Where a call or a statement stands."""
         end_line = node.end_lineno or node.lineno
         end_offset = node.end_col_offset or node.col_offset
         return (
@@ -102,27 +107,51 @@ class _Inserter(ast.NodeTransformer):
         return node
 
 
+class _Marker(ast.NodeTransformer):
+    """Puts a call of our own in front of statements."""
+
+    def __init__(self, columns: _Columns, marks: Mapping[Place, int]) -> None:
+        self._columns = columns
+        self._marks = marks
+
+    def visit(self, node: ast.AST) -> Any:
+        self.generic_visit(node)
+        index = self._marks.get(self._columns.place(node)) if isinstance(node, ast.stmt) else None
+        if index is None:
+            return node
+        call = ast.Call(func=ast.Name(id=MARK, ctx=ast.Load()), args=[ast.Constant(value=index)], keywords=[])
+        mark = ast.Expr(value=call)
+        for new in ast.walk(mark):
+            ast.copy_location(new, node)
+        return [mark, node]
+
+
 def install(
     probes: Mapping[str, Mapping[Place, int]],
+    marks: Mapping[str, Mapping[Place, int]],
     probe: Callable[[int, Any], Any],
+    mark: Callable[[int], None],
     failed: Callable[[ProbeNotFound], None],
 ) -> None:
     """Give every module that is imported from a probed file its probes.
 
     Args:
         probes: By the file's path in the shadow.
+        marks: The same for statements whose execution is to be noted.
         probe: What the probes call.
+        mark: What runs in front of such a statement.
         failed: Told of a position that holds no call.
     """
     setattr(builtins, PROBE, probe)
+    setattr(builtins, MARK, mark)
     original: Callable[[Any, str], CodeType | None] = SourceFileLoader.get_code
 
     def get_code(self: Any, fullname: str) -> CodeType | None:
         path = str(self.get_filename(fullname))
-        if path not in probes:
+        if path not in probes and path not in marks:
             return original(self, fullname)
         try:
-            return instrument(self.get_data(path), path, probes[path])
+            return instrument(self.get_data(path), path, probes.get(path, {}), marks.get(path, {}))
         except ProbeNotFound as error:
             failed(error)
             raise
@@ -130,10 +159,10 @@ def install(
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
-def probes_by_file(specs: Sequence[Mapping[str, Any]]) -> dict[str, dict[Place, int]]:
-    """Sort the probes of a job by the file that they are in."""
-    by_file: dict[str, dict[Place, int]] = {}
+def by_file(specs: Sequence[Mapping[str, Any]]) -> dict[str, dict[Place, int]]:
+    """Sort the probes (or marks) of a job by the file that they are in."""
+    sorted_out: dict[str, dict[Place, int]] = {}
     for index, spec in enumerate(specs):
         place = (spec["line"], spec["column"], spec["end_line"], spec["end_column"])
-        by_file.setdefault(spec["file"], {})[place] = index
-    return by_file
+        sorted_out.setdefault(spec["file"], {})[place] = index
+    return sorted_out

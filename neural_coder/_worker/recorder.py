@@ -61,6 +61,13 @@ class Recorder:
         """Called once there is enough; does not return."""
         self.reached: Callable[[], None] = lambda: None
         """Called when the first probed call begins."""
+        self.is_compiling: Callable[[], bool] = lambda: False
+        self.in_model: Callable[[], bool] = lambda: False
+        """Whether a model's call is going on, as far as anyone observes that."""
+        self.came_to: dict[int, int] = {}
+        """How often the script came to each probe from outside of models."""
+        self.came_to_within: set[int] = set()
+        """Probes that it came to from within a model."""
         self.losses: list[float] = []
         self.optimizers: list[Any] = []
         self.forwards: dict[str, context.Call] = {}
@@ -110,10 +117,21 @@ class Recorder:
         return [*self.sites.values(), *self._backward_sites.values()]
 
     def probe(self, index: int, function: Function) -> Function:
-        """What stands around the callee of each probed call: gives back a callee that is timed."""
+        """What stands around the callee of each probed call: gives back a callee that is timed.
+
+        At sites that are only to be seen, it gives back the callee itself.
+        """
         if self._off or not callable(function):
             return function
         spec = self._specs[index]
+        if spec["kind"] == "seen" and self.is_compiling():
+            return function  # What the compiler reads must not have side effects.
+        if self.in_model():
+            self.came_to_within.add(index)
+        else:
+            self.came_to[index] = self.came_to.get(index, 0) + 1
+        if spec["kind"] == "seen":
+            return function
         timed: Callable[..., Any] = {
             "inference": self._inference,
             "forward": self._forward,

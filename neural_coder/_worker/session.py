@@ -80,6 +80,9 @@ class Session:
         self.before_loop: load.Snapshot | None = None
         self.wrong_probe = ""
         self.notes: list[str] = []
+        self.marks: dict[int, int] = {}
+        """How often marked statements ran."""
+        self.script_began = self.began
 
     # --- before the script
 
@@ -91,15 +94,17 @@ class Session:
         self.recorder.reached = self._reached
         self.recorder.watcher = self.captures
         self._await_imports()
-        probes = instrument.probes_by_file(job["probes"])
-        instrument.install(probes, self.recorder.probe, self._probe_not_found)
+        probes = instrument.by_file(job["probes"])
+        marks = instrument.by_file(job["marks"] if job["observe"] else [])
+        instrument.install(probes, marks, self.recorder.probe, self._mark, self._probe_not_found)
         self._set_paths()
         sys.addaudithook(self.guard.hook)
         random.seed(job["seed"])
         sys.argv = [job["script"], *job["args"]]
         data = Path(job["script"]).read_bytes()
         try:
-            code = instrument.instrument(data, job["script"], probes.get(job["script"], {}))
+            script = job["script"]
+            code = instrument.instrument(data, script, probes.get(script, {}), marks.get(script, {}))
         except instrument.ProbeNotFound as error:
             self._probe_not_found(error)
             self._finish({"ended": "error", "code": 1})
@@ -115,7 +120,9 @@ class Session:
         self.witness.await_imports(self.imports)
         self.guard.await_imports(self.imports)
         if self.job["observe"]:
+            self.recorder.in_model = lambda: self.observer.inside
             self.imports.add("torch", self.observer.start)
+            self.imports.add("torch", lambda _: setattr(self.recorder, "is_compiling", self.observer.is_compiling))
         sys.meta_path.insert(0, self.imports)
 
     def _set_paths(self) -> None:
@@ -130,6 +137,17 @@ class Session:
         if not _runtime_is_installed():
             sys.path.append(self.job["support"])
 
+    def _stop_in_time(self, seconds: float) -> None:
+        """Stop the script after a while, wherever it is then."""
+        self.observer.deadline = time.perf_counter() + seconds
+        self.observer.stop = self._stop
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: self._stop())
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _mark(self, index: int) -> None:
+        self.marks[index] = self.marks.get(index, 0) + 1
+
     def _probe_not_found(self, error: instrument.ProbeNotFound) -> None:
         self.wrong_probe = str(error)
 
@@ -139,6 +157,9 @@ class Session:
         module = ModuleType("__main__")
         module.__dict__.update(__file__=self.job["script"], __builtins__=builtins, __cached__=None)
         sys.modules["__main__"] = module
+        self.script_began = time.perf_counter()
+        if self.job["stop_after"] is not None:
+            self._stop_in_time(self.job["stop_after"])
         try:
             exec(code, module.__dict__)
             self._join_threads()
@@ -151,8 +172,8 @@ class Session:
 
     def _join_threads(self) -> None:
         for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+            while thread is not threading.current_thread() and not thread.daemon and not _is_idle(thread):
+                thread.join(timeout=0.05)
 
     def _exited(self, leave: SystemExit) -> None:
         code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
@@ -187,9 +208,13 @@ class Session:
     def _finish(self, result: dict[str, Any]) -> None:
         if os.getpid() != self.process:
             return  # A forked child came to the end of the script; its parent has the figures.
+        if self.job["stop_after"] is not None and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         with self.guard.paused():
             loop_end = load.Snapshot()
             self.recorder.switch_off()
+            self.observer.switch_off()
+            result["observed"] = self._observed(time.perf_counter() - self.script_began)
             if result["code"] == 0:
                 self._look_closer(result["ended"])
             result["timings"] = [site.as_json() for site in self.recorder.timings()]
@@ -198,7 +223,6 @@ class Session:
             result["model_seconds"] = self.recorder.model_seconds
             result["comparison"] = self.captures.comparison
             result["witness"] = self.witness.record
-            result["observed"] = self.observer.seen()
             result["peak_memory_bytes"] = self.peak_memory or load.peak_memory_bytes()
             result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
             result["versions"] = load.versions()
@@ -207,6 +231,23 @@ class Session:
             unfinished = self.folder / "result.json.part"
             unfinished.write_text(json.dumps(result), encoding="utf-8")
             unfinished.replace(self.folder / "result.json")
+
+    def _observed(self, seconds: float) -> dict[str, Any] | None:
+        if not self.job["observe"]:
+            return None
+        try:
+            observed = self.observer.as_json(seconds)
+        except Exception as error:
+            self.notes.append(f"the observation failed: {type(error).__name__}: {error}")
+            return None
+        if observed is not None:
+            probes, marks = self.job["probes"], self.job["marks"]
+            observed["reached"] = {
+                **{spec["site"]: self.recorder.came_to.get(index, 0) for index, spec in enumerate(probes)},
+                **{spec["site"]: self.marks.get(index, 0) for index, spec in enumerate(marks)},
+            }
+            observed["reached_within"] = [probes[index]["site"] for index in sorted(self.recorder.came_to_within)]
+        return observed
 
     def _look_closer(self, ended: str) -> None:
         """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
@@ -226,6 +267,17 @@ class Session:
             left = self.job["timeout"] - (time.perf_counter() - self.began)
             self.notes += replay.fill_up(self.recorder, time.perf_counter() + left / 2)
         self.peak_memory = load.peak_memory_bytes()
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether a thread has ended, or belongs to a pool and waits for work: only the interpreter's own end ends it."""
+    pools = sys.modules.get("concurrent.futures.thread")
+    queues = getattr(pools, "_threads_queues", {})
+    frame = sys._current_frames().get(thread.ident or 0)
+    if thread not in queues or frame is None:
+        return not thread.is_alive()
+    waits = frame.f_code.co_name == "_worker" and frame.f_code.co_filename == getattr(pools, "__file__", "")
+    return waits and bool(queues[thread].empty())
 
 
 def _runtime_is_installed() -> bool:

@@ -19,6 +19,8 @@ from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.training import assume_lost_training, drop_stray_backwards, find_steps, find_training
 from neural_coder.analysis.unclear import find_unclear
+from neural_coder.errors import UserError
+from neural_coder.parsing import deep_recursion
 from neural_coder.records import Analysis
 
 __all__ = ["Project", "analyze", "analyze_script"]
@@ -83,11 +85,15 @@ def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[A
     project.parsed(script)
     if not project.mentions_models(script, script.resolve().parent):
         return tuple(Analysis(path=path) for path in files)
-    facts = interpret(project, _glance(project), script, files)
-    assume_lost_training(facts)
-    drop_stray_backwards(facts)
-    note_inference(facts)
-    return tuple(_analysis(facts, project, path) for path in files)
+    try:
+        with deep_recursion():
+            facts = interpret(project, _glance(project), script, files)
+            assume_lost_training(facts)
+            drop_stray_backwards(facts)
+            note_inference(facts)
+            return tuple(_analysis(facts, project, path) for path in files)
+    except RecursionError:
+        raise UserError(f"{script} is nested too deeply to be analysed.") from None
 
 
 def _analysis(facts: Facts, project: Project, path: Path) -> Analysis:

@@ -55,7 +55,7 @@ class Calling(Methods):
             return self._super(frame)
         if isinstance(node.func, ast.Attribute):
             receiver = self.evaluate(node.func.value, frame)
-            function = self.evaluate(node.func, frame)
+            function = self.read_attribute(node.func, receiver, frame)
         else:
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
@@ -289,7 +289,7 @@ class Calling(Methods):
 
     def qualified(self, info: ClassInfo | FunctionInfo) -> str:
         """The dotted name of a class or function of the project, from the project's root."""
-        path = info.parsed.path.resolve()
+        path = info.parsed.key
         name = getattr(info.node, "name", "<lambda>")
         if isinstance(info, FunctionInfo) and info.owner is not None:
             name = f"{info.owner.node.name}.{name}"
@@ -376,7 +376,7 @@ class Calling(Methods):
         # What was not followed from here is run by itself in the end, so one level must always be possible.
         spent = self.exhausted and self.call_depth > 0
         if spent and node is not None:
-            self.facts.unfollowed.setdefault(frame.parsed.path.resolve(), node)
+            self.facts.unfollowed.setdefault(frame.parsed.key, node)
         if spent or len(self.stack) > self.max_depth * 4 or self.call_depth > self.max_depth or running > 1:
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)

@@ -48,7 +48,7 @@ def find_calls(facts: Facts, parsed: Parsed) -> tuple[Call, ...]:
     found = [
         record_of(facts, call)
         for call in facts.forwards.values()
-        if call.parsed.path.resolve() == parsed.path.resolve() and is_site(facts, call)
+        if call.parsed.key == parsed.key and is_site(facts, call)
     ]
     return tuple(sorted(found, key=lambda call: call.call))
 

@@ -86,11 +86,14 @@ class Expressions(Containers):
         return of(Outside(candidates[0])) if len(candidates) == 1 else UNKNOWN
 
     def _eval_Attribute(self, node: ast.Attribute, frame: Frame) -> Value:
+        return self.read_attribute(node, self.evaluate(node.value, frame), frame)
+
+    def read_attribute(self, node: ast.Attribute, value: Value, frame: Frame) -> Value:
+        """What an attribute of a value may give; the value is not evaluated anew, or long chains would take forever."""
         if isinstance(node.value, ast.Name) and node.value.id == frame.self_name:
             own = frame.names.get(f"{frame.self_name}.{node.attr}")
             if own is not None:
                 return self.read(own, frame)
-        value = self.evaluate(node.value, frame)
         if self.kept and not value.things and (kept := self._kept(node, frame)) is not None:
             return self.read(kept, frame)
         result = self.attribute(value, node.attr, frame)

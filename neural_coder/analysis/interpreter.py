@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from neural_coder.analysis.facts import Facts
@@ -16,8 +13,8 @@ from neural_coder.analysis.statements import Statements
 from neural_coder.analysis.syntax import FunctionNode, Parsed
 from neural_coder.analysis.usage import is_training_method
 from neural_coder.analysis.values import Function, Thing, all_flows
+from neural_coder.parsing import deep_recursion
 
-_RECURSION = 6000
 _SKIPPED_IN_MODULES = frozenset({"forward", "__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights"})
 
 
@@ -37,19 +34,8 @@ def interpret(project: Project, glance: Glance, script: Path, files: tuple[Path,
     Returns:
         Everything that was noted, also about other files that were met.
     """
-    with _deep_recursion():
+    with deep_recursion():
         return _interpret(Interpreter(project, glance, script, frozenset(path.resolve() for path in files)), files)
-
-
-@contextlib.contextmanager
-def _deep_recursion() -> Iterator[None]:
-    """Calls, branches and imports nest: one statement of the user's takes a dozen frames of ours."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, _RECURSION))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def _interpret(machine: Interpreter, files: tuple[Path, ...]) -> Facts:

@@ -123,7 +123,7 @@ class Libraries(Noting):
             self.note_setattr(node, first, arguments[1], arguments[2], frame)
             return UNKNOWN
         if name == "globals":
-            return self.candidates(FileModule(frame.parsed.path.resolve()))
+            return self.candidates(FileModule(frame.parsed.key))
         if name == "dict":
             entries: dict[str | int, Value] = {key: value for key, value in keywords.items() if key != "**"}
             return join((make_fields(entries, keywords.get("**", UNKNOWN)), *arguments))
@@ -133,7 +133,7 @@ class Libraries(Noting):
     def _getattr(self, value: Value, name: Value, node: ast.Call | None, frame: Frame) -> Value:
         known = constant(name)
         if isinstance(known, str):
-            return self.attribute(value, known, frame)
+            return self.read(self.attribute(value, known, frame), frame)
         found = []
         for thing in value.things:
             if isinstance(thing, Outside):

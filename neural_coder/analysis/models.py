@@ -47,7 +47,7 @@ def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:
     records = [
         _record(facts, relatives, binding, built)
         for binding, built in model_bindings(facts)
-        if binding.parsed.path.resolve() == parsed.path.resolve()
+        if binding.parsed.key == parsed.key
     ]
     # `self.target` is built in one method, built anew in another and trained in a third.
     trained = {(_owner(model), model.name) for model in records if model.trained and model.name.startswith("self.")}

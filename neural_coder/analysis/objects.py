@@ -37,6 +37,7 @@ from neural_coder.analysis.values import (
     with_flows,
 )
 from neural_coder.errors import UserError
+from neural_coder.parsing import quiet
 from neural_coder.records import Evidence
 
 log = logging.getLogger(__name__)
@@ -421,8 +422,9 @@ class Objects(Machine):
             return UNKNOWN
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             try:
-                annotation = ast.parse(annotation.value, mode="eval").body
-            except (SyntaxError, ValueError):
+                with quiet():
+                    annotation = ast.parse(annotation.value, mode="eval").body
+            except (SyntaxError, ValueError, MemoryError):
                 return UNKNOWN
         if isinstance(annotation, ast.BinOp):
             parts: list[ast.expr] = [annotation.left, annotation.right]

@@ -145,7 +145,7 @@ class Statements(Calling):
             frame.deferred.extend(node.body)
             return self.run_block(node.orelse, frame)
         if _is_main_guard(node.test):
-            if frame.parsed.path.resolve() in self.reported:
+            if frame.parsed.key in self.reported:
                 return self.run_block(node.body, frame)
             return self.run_block(node.orelse, frame)
         return self._branches(
@@ -330,7 +330,7 @@ class Statements(Calling):
         for thing in module.things:
             if not isinstance(thing, FileModule):
                 return self.attribute(module, name, frame)
-            if thing.path == frame.parsed.path.resolve() or thing.path.suffix != ".py":
+            if thing.path == frame.parsed.key or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
                 return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
             if self.eager:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from neural_coder.errors import UserError
+from neural_coder.parsing import quiet
 from neural_coder.records import Argument, Span
 from neural_coder.source import Source
 
@@ -24,8 +24,14 @@ class Parsed:
         self.source = source
         self.path = source.path
         self.tree = _parse(source)
+        self.told: set[str] | None = None
         self.uses: dict[ast.AST, dict[str, set[str]]] = {}
         """How names are used in scopes, as far as someone asked (see `usage`)."""
+
+    @cached_property
+    def key(self) -> Path:
+        """The path without links."""
+        return self.path.resolve()
 
     @cached_property
     def lines(self) -> list[str]:
@@ -218,10 +224,15 @@ def statements(tree: ast.AST) -> Iterator[ast.AST]:
 
 def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes below a node that run with it: bodies of functions, lambdas and classes are left out."""
-    for child in ast.iter_child_nodes(node):
+    waiting = [ast.iter_child_nodes(node)]
+    while waiting:
+        child = next(waiting[-1], None)
+        if child is None:
+            waiting.pop()
+            continue
         yield child
         if not isinstance(child, (*_SCOPES, ast.Lambda)):
-            yield from walk_scope(child)
+            waiting.append(ast.iter_child_nodes(child))
 
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -229,12 +240,11 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 def dotted(node: ast.AST) -> str:
     """`a.b.c` for a chain of names, else an empty text."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        base = dotted(node.value)
-        return f"{base}.{node.attr}" if base else ""
-    return ""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
 def named(node: ast.AST) -> str:
@@ -251,8 +261,7 @@ def named(node: ast.AST) -> str:
 
 def _parse(source: Source) -> ast.Module:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return ast.parse(source.text)
     except SyntaxError as error:
         raise UserError(_syntax_message(source, error)) from None

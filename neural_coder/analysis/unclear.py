@@ -79,7 +79,7 @@ def _why_unknown(facts: Facts, parsed: Parsed, call: ast.Call) -> str:
         by = f" (`{late.removeprefix('builtins.')}`)" if late else ""
         return f"what `{callee}` is shows only when the script runs{by}"
     why = f"what `{callee}` gives is not known"
-    if resolved and parsed.path.resolve() in facts.out_of_time:
+    if resolved and parsed.key in facts.out_of_time:
         why += "; the time for looking into installed packages was used up"
     elif any(keyword.arg is None for keyword in call.keywords):
         why += ", and its arguments come from elsewhere (`**`)"
@@ -159,7 +159,7 @@ def _executed_texts(facts: Facts, parsed: Parsed) -> Iterator[Unclear]:
 
 
 def _unfollowed(facts: Facts, parsed: Parsed) -> Iterable[Unclear]:
-    call = facts.unfollowed.get(parsed.path.resolve())
+    call = facts.unfollowed.get(parsed.key)
     if call is None:
         return ()
     reason = "the script is too large: from here on, functions were not followed into what they call"

@@ -24,6 +24,7 @@ _NO_MODEL_NAME = re.compile(r"(^|_)(cls|class|type|name|fn|func|factory|builder|
 """Endings of names such as `net_cls` and `model_fn`: what is called there gives a model, and is none."""
 _CALLED = "()"
 _PARAMETERS = frozenset({"Parameter", "register_parameter", "add_module"})
+_TELLS = re.compile(r"([A-Za-z_]\w*(?:\s*\.\s*\w+)*)\s*\.\s*(?:" + "|".join(sorted(TELLING)) + r")\s*\(")
 
 
 def named_like_model(name: str) -> bool:
@@ -40,12 +41,13 @@ _VERBS = words(
     summarize summary test to train transform update upload validate wrap write
     """
 )
+_MAKERS = words("builder class cls config creator factory fn func function init maker name type")
 
 
 def names_a_model(callee: str) -> bool:
     """Whether a callee is named like a model, not like a function that does something with one (`save_model`)."""
     last = callee.rpartition(".")[2]
-    return named_like_model(last) and last.partition("_")[0] not in _VERBS
+    return named_like_model(last) and last.partition("_")[0] not in _VERBS and last.rpartition("_")[2] not in _MAKERS
 
 
 def looks_like_model(target: ast.expr, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
@@ -74,10 +76,10 @@ def parameter_looks_like_model(function: ast.AST, name: str, parsed: Parsed, cat
 
 
 def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -> int:
-    if not name or catalogue.names_loss(name):
+    if not name or not (named_like_model(name) or name in _told(parsed)) or catalogue.names_loss(name):
         return 0
     methods = _uses_in(scope, parsed).get(name, set())
-    # Optimizers have `zero_grad` and `state_dict` too; `eval` is also a method of pandas frames.
+    # Optimizers have `zero_grad` and `state_dict` too, tensors `requires_grad_`; `eval` is also one of pandas frames.
     telling = methods & TELLING
     if "step" in methods or "inverse_transform" in methods:
         return 0
@@ -89,6 +91,13 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
     if telling & {"eval", "load_state_dict", "state_dict"} and (called or methods & {"eval", "to", "cuda", "train"}):
         return 2
     return 1 if called and named_like_model(name) else 0
+
+
+def _told(parsed: Parsed) -> set[str]:
+    """Names that somewhere in a file have a method called that tells; found in the text, as most files have none."""
+    if parsed.told is None:
+        parsed.told = {"".join(match.group(1).split()) for match in _TELLS.finditer(parsed.source.text)}
+    return parsed.told
 
 
 def _uses_in(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:

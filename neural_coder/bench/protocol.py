@@ -10,14 +10,29 @@ from typing import Literal
 from neural_coder.records import Span
 
 
+def site_name(path: Path, root: Path, kind: str, number: int) -> str:
+    """The name of a site: by file, kind and number, so that all variants of a script agree on it."""
+    file = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return f"{file}:{kind}:{number}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """A call to watch, at its place in the text that the child runs."""
 
     site: str
     """Name of the site, the same in baseline and variants: `train.py:inference:0`."""
-    kind: Literal["inference", "forward", "backward", "optimizer_step"]
+    kind: Literal["inference", "forward", "backward", "optimizer_step", "seen"]
+    """`seen`: how often the script comes to the call is counted, and nothing is measured."""
     call: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A statement whose executions are to be counted."""
+
+    site: str
+    statement: Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +82,8 @@ class Job:
     """Variables on top of the parent's own."""
     sampling: Sampling = field(default_factory=Sampling)
     observe: bool = False
-    """Also report outermost module calls that no probe covers."""
+    """Also report where models are built and called, whether probed or not."""
+    marks: Mapping[Path, tuple[Mark, ...]] = field(default_factory=dict)
+    """By the file's real path; they count when `observe` is set."""
+    stop_after: float | None = None
+    """Seconds after which the script is stopped wherever it is, to report what was observed; None: samples decide."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neural_coder.bench.shadow import Shadow
-from neural_coder.records import Comparison, SiteTiming, Witness
+from neural_coder.records import (
+    CodeFrame,
+    Comparison,
+    Observation,
+    ObservedCall,
+    ObservedMode,
+    ObservedModel,
+    SiteTiming,
+    Span,
+    Witness,
+)
 
 LINES_KEPT = 40
 BYTES_READ = 256 * 1024
@@ -28,6 +38,45 @@ def witness_from(entry: Mapping[str, Any]) -> Witness:
     """The record of what was seen."""
     sets = {name: frozenset(entry[name]) for name in ("dtypes", "batch_sizes") if name in entry}
     return Witness(**{**entry, **sets})
+
+
+def observation_from(entry: Mapping[str, Any] | None) -> Observation | None:
+    """The record of what was seen of the models, if anyone looked."""
+    if entry is None:
+        return None
+    calls = tuple(
+        ObservedCall(**{**_located(call), "built": tuple(call["built"]), "modes": tuple(map(_mode, call["modes"]))})
+        for call in entry["calls"]
+    )
+    models = tuple(ObservedModel(**{**_located(model), "bases": tuple(model["bases"])}) for model in entry["models"])
+    return Observation(
+        **{
+            **entry,
+            "calls": calls,
+            "models": models,
+            "reached_within": frozenset(entry["reached_within"]),
+            "problems": tuple(entry["problems"]),
+        }
+    )
+
+
+def _located(entry: Mapping[str, Any]) -> dict[str, Any]:
+    frames = tuple(
+        CodeFrame(path=Path(path), line=line, function=function, call=_span(call))
+        for path, line, function, call in entry["frames"]
+    )
+    return {**entry, "frames": frames, "through": tuple(entry["through"])}
+
+
+def _span(call: Sequence[int] | None) -> Span | None:
+    if call is None:
+        return None
+    line, column, end_line, end_column = call
+    return Span(line=line, column=column, end_line=end_line, end_column=end_column)
+
+
+def _mode(entry: Mapping[str, Any]) -> ObservedMode:
+    return ObservedMode(**{**entry, "signatures": tuple(entry["signatures"])})
 
 
 def tail_of(file: Path, shadow: Shadow, worker: Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import neural_coder
 from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job
-from neural_coder.bench.reading import comparison_from, tail_of, timing_from, witness_from
+from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
 from neural_coder.bench.shadow import Shadow, remove_leftovers
 from neural_coder.records import Ending, Run
 
@@ -101,6 +101,12 @@ class _Child:
                 "compare_with": str(job.compare_with) if job.compare_with else None,
                 "sampling": asdict(job.sampling),
                 "observe": job.observe,
+                "marks": [
+                    {"file": str(shadow.path_of(path)), "site": mark.site, **asdict(mark.statement)}
+                    for path, marks in job.marks.items()
+                    for mark in marks
+                ],
+                "stop_after": job.stop_after,
             }
         )
         (self._folder / "job.json").write_text(text, encoding="utf-8")
@@ -160,7 +166,7 @@ class _Child:
             peak_memory_bytes=result["peak_memory_bytes"],
             disturbed=result["disturbed"],
             versions=result["versions"],
-            observed=tuple(result["observed"]),
+            observed=observation_from(result["observed"]),
         )
 
     def _result(self) -> dict[str, Any] | None:
@@ -184,6 +190,8 @@ class _Child:
             message = result.get("message") or f"The script exited with status {result['code']}."
             return Ending(kind="crashed", code=result["code"], message=message, stderr_tail=tail)
         message = " ".join(result["notes"])
+        if self._job.stop_after is not None:
+            return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
         if not any(timing["samples"] for timing in result["timings"]):
             message = _why_no_samples(result, message)
             return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Set
 
 from neural_coder.errors import InternalError, UserError
+from neural_coder.parsing import quiet
 from neural_coder.patching.layout import Layout
 from neural_coder.patching.outcome import Refusal, Unpatchable
 from neural_coder.patching.referee import moved_statement
@@ -47,9 +47,7 @@ def check(before: Source, after: Source, layout: Layout, touched: Iterable[tuple
 
 
 def _compile(text: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():
         compile(text, "<patched>", "exec", dont_inherit=True)
 
 

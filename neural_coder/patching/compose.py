@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from neural_coder.edits import AddArgument, InsertAfter, Replace, Wrap
 from neural_coder.errors import InternalError
+from neural_coder.parsing import deep_recursion
 from neural_coder.patching.checks import check
 from neural_coder.patching.expressions import Expressions, NewArguments, Substitution
 from neural_coder.patching.layout import Layout, fingerprint
@@ -21,6 +22,8 @@ from neural_coder.patching.style import reformat, requote
 from neural_coder.patching.wraps import Wraps
 from neural_coder.records import Span
 from neural_coder.source import Source
+
+TOO_DEEP = "the file is nested too deeply for a patch of it to be checked."
 
 
 def apply(source: Source, edits: Sequence[Authored]) -> Patch | Conflict | Unpatchable:
@@ -40,12 +43,17 @@ def apply(source: Source, edits: Sequence[Authored]) -> Patch | Conflict | Unpat
         return Patch(before=source, after=source)
     try:
         layout = Layout(source.text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError) as error:
         return Unpatchable(reason=f"the file is not Python: {error}.")
+    except RecursionError:
+        return Unpatchable(reason=TOO_DEEP)
     try:
-        return _Composer(source, layout, gather(edits)).patch()
+        with deep_recursion():
+            return _Composer(source, layout, gather(edits)).patch()
     except Refusal as refusal:
         return refusal.outcome
+    except RecursionError:
+        return Unpatchable(reason=TOO_DEEP)
 
 
 class _Composer:
@@ -152,6 +160,9 @@ class _Composer:
             if self._layout.is_elif(target):
                 reason = f"line {request.at.line}: nothing can be put behind an `elif` alone."
                 raise Refusal(Unpatchable(reason=reason))
+            if taken := _rebound(request):
+                reason = f"line {request.at.line}: the script itself calls something else {taken}."
+                raise Refusal(Unpatchable(reason=reason))
             if not self._presence.inserted(request, target):
                 self._take(request, target)
                 yield Insertion(target, self._code(request.edit.code, request, target))
@@ -216,7 +227,11 @@ class _Composer:
         body = self._layout.tree.body
         wrapped = [self._layout.outer_start(each.block.wrapped[0]) for each in headers if each.block.statements is body]
         for number, (line, needed_at) in enumerate(self._names.additions()):
-            yield self._import(line, min([needed_at, *wrapped]), number, statements)
+            piece = self._import(line, min([needed_at, *wrapped]), number, statements)
+            if piece.rank is Rank.INSIDE:
+                shared = self._layout.line_at(piece.start)
+                self._touched.append((shared, shared))
+            yield piece
 
     def _import(self, line: str, needed_at: int, number: int, statements: Statements) -> Piece:
         """Put an import behind the leading imports, the docstring, or in front of the first statement."""
@@ -246,6 +261,13 @@ class _Composer:
         last = number == len(self._names.additions()) - 1
         blank = newline if last and not isinstance(first, ast.Import | ast.ImportFrom) else ""
         return Piece(at, at, line + newline + blank, Rank.BEHIND, (-1000, number))
+
+
+def _rebound(request: Request) -> str:
+    """A name that inserted code takes for a module and binds at once: the user's model is called `torch`, say."""
+    modules = {module.partition(".")[0] for module in request.edit.imports}
+    stored = (node for node in ast.walk(request.tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return next((node.id for node in stored if node.id in modules), "")
 
 
 def _leading(tree: ast.Module) -> Iterator[ast.stmt]:

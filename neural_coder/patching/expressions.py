@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from neural_coder.parsing import quiet
 from neural_coder.patching.layout import Layout, fingerprint
 from neural_coder.patching.outcome import Conflict, Refusal
 from neural_coder.patching.pieces import Piece, Rank, render
@@ -256,7 +257,8 @@ def _is_number(node: ast.expr) -> bool:
 
 def _parses_alone(code: str) -> bool:
     try:
-        ast.parse(code, mode="eval")
+        with quiet():
+            ast.parse(code, mode="eval")
     except SyntaxError:
         return False
     return True

@@ -11,13 +11,13 @@ import io
 import re
 import token as tokens
 import tokenize
-import warnings
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from neural_coder.parsing import quiet
 from neural_coder.records import Span
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
@@ -59,9 +59,7 @@ def parse(text: str) -> ast.Module:
     Raises:
         SyntaxError: It is not Python.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():
         return ast.parse(text)
 
 

@@ -19,6 +19,8 @@ class Presence:
     def __init__(self, layout: Layout, scopes: Scopes) -> None:
         self._layout = layout
         self._scopes = scopes
+        self._written: dict[ast.stmt, str] = {}
+        self._accelerated: dict[ast.stmt, frozenset[str]] = {}
 
     def inserted(self, request: Request, target: ast.stmt) -> bool:
         """Whether the statements to insert stand next to the target already.
@@ -30,9 +32,11 @@ class Presence:
         assert isinstance(request.tree, ast.Module), "insertions hold statements"
         subject = _subject(request.tree.body[0]) if request.tree.body else ""
         near = list(self._near(target, subject))
-        if request.accelerates and any(self._accelerates(statement, request.accelerates) for statement in near):
-            return True
-        known = {self._scopes.canonical(statement, target) for statement in near}
+        if request.accelerates:
+            model = fingerprint(dotted(request.accelerates))
+            if any(model in self._accelerates(statement) for statement in near):
+                return True
+        known = {self._canonical(statement) for statement in near}
         keep = _roots(request)
         return all(self._scopes.canonical(statement, target, keep) in known for statement in request.tree.body)
 
@@ -64,13 +68,19 @@ class Presence:
                 break
             yield statement
 
-    def _accelerates(self, statement: ast.stmt, name: str) -> bool:
-        model = fingerprint(dotted(name))
-        calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call) and node.args)
-        return any(
-            fingerprint(call.args[0]) == model and self._scopes.canonical(call.func, statement) == _ACCELERATE
-            for call in calls
-        )
+    def _canonical(self, statement: ast.stmt) -> str:
+        """A statement in its canonical form; asked for again for every insertion nearby."""
+        if statement not in self._written:
+            self._written[statement] = self._scopes.canonical(statement, statement)
+        return self._written[statement]
+
+    def _accelerates(self, statement: ast.stmt) -> frozenset[str]:
+        """The models that a statement hands to the runtime."""
+        if statement not in self._accelerated:
+            calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call) and node.args)
+            handed = (call for call in calls if self._scopes.canonical(call.func, statement) == _ACCELERATE)
+            self._accelerated[statement] = frozenset(fingerprint(call.args[0]) for call in handed)
+        return self._accelerated[statement]
 
 
 def _roots(request: Request) -> frozenset[str]:

@@ -5,6 +5,7 @@ Text that is still valid Python can mean something else: a line that slips into 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 
@@ -41,22 +42,23 @@ def moved_statement(before: Source, after: Source, touched: Collection[int]) -> 
     Raises:
         Refusal: libcst cannot read the file, so that nothing vouches for the patch.
     """
-    left = iter(_statements(after))
-    for position, statement in enumerate(_statements(before)):
+    left = iter(_statements(after.text))
+    for position, statement in enumerate(_statements(before.text)):
         if position not in touched and not any(statement == other for other in left):
             return statement[1]
     return ""
 
 
-def _statements(source: Source) -> list[Statement]:
+@functools.lru_cache(maxsize=8)
+def _statements(text: str) -> tuple[Statement, ...]:
     try:
         # A form feed sets the indentation back to nothing; libcst counts on.
-        module = cst.parse_module(_FORM_FEED.sub("", source.text))
+        module = cst.parse_module(_FORM_FEED.sub("", text))
     except cst.ParserSyntaxError as error:
         raise Refusal(Unpatchable(reason=f"libcst, which checks each patch, cannot read it: {error.message}")) from None
     collector = _Collector(module)
     module.visit(collector)
-    return collector.found
+    return tuple(collector.found)
 
 
 class _Collector(cst.CSTVisitor):

@@ -70,6 +70,7 @@ class Scopes:
         self._layout = layout
         self.module = Scope(layout.tree)
         self._scopes: dict[ast.AST, Scope] = {layout.tree: self.module}
+        self._paths: dict[tuple[ast.AST, str], str] = {}
         self.identifiers: set[str] = set()
         """Every name that the file uses anywhere."""
         nodes = list(ast.walk(layout.tree))
@@ -131,8 +132,13 @@ class Scopes:
     def path(self, name: str, place: ast.AST) -> str:
         """What a name was imported as; empty when it is no import, or not surely the one import."""
         owner = self.owner_of(name, place)
-        paths = {binding.path for binding in owner.bindings[name] if not self.placeholder(binding)} if owner else set()
-        return paths.pop() if len(paths) == 1 else ""
+        if owner is None:
+            return ""
+        # Asked for every name of many statements, and a script may bind one name on each of its lines.
+        if (owner.node, name) not in self._paths:
+            paths = {binding.path for binding in owner.bindings[name] if not self.placeholder(binding)}
+            self._paths[owner.node, name] = paths.pop() if len(paths) == 1 else ""
+        return self._paths[owner.node, name]
 
     def placeholder(self, binding: Binding) -> bool:
         """Whether a binding is the `torch = None` of an import that failed."""

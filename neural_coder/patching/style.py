@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import tokenize
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +60,28 @@ def reformat(path: Path, before: str, after: str) -> str:
 
     try:
         mode = _mode(path)
-        if black.format_str(plain_before, mode=mode) != plain_before:
+        if not _left_alone(plain_before, _Settings(mode.get_cache_key(), mode)):
             return after
         return black.format_str(plain_after, mode=mode).replace("\n", newline)
     except (InvalidInput, ValueError, TypeError, tomllib.TOMLDecodeError) as error:
         log.debug("%s is not laid out by black: %s", path, error)
         return after
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Black's settings, equal when they say the same."""
+
+    key: str
+    mode: black.Mode = field(compare=False)
+
+
+@functools.lru_cache(maxsize=32)
+def _left_alone(text: str, settings: _Settings) -> bool:
+    """Whether black changes nothing in a text; many variants of one script ask for the same one."""
+    import black
+
+    return bool(black.format_str(text, mode=settings.mode) == text)
 
 
 def _mode(path: Path) -> black.Mode:

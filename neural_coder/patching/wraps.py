@@ -72,19 +72,15 @@ class Wraps:
 
     def _without_inner(self, blocks: list[Block]) -> list[Block]:
         """Drop an item where a block around, in the same function, has it too."""
-        kept = []
-        for block in blocks:
-            (item,) = block.requests
-            outer = [other for other in blocks if other is not block and item in other.requests]
-            if not any(self._inside(block, other) for other in outer):
-                kept.append(block)
-        return kept
+        held = {(item, statement) for block in blocks for item in block.requests for statement in block.wrapped}
+        return [block for block in blocks if not self._inside(block, held)]
 
-    def _inside(self, block: Block, other: Block) -> bool:
+    def _inside(self, block: Block, held: set[tuple[str, ast.stmt]]) -> bool:
+        (item,) = block.requests
         for node in list(self._layout.around(block.wrapped[0]))[1:]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 return False
-            if node in other.wrapped:
+            if isinstance(node, ast.stmt) and (item, node) in held:
                 return True
         return False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_coder.bench import stats
+from neural_coder.observed import Merged
 from neural_coder.records import (
     SCHEMA_VERSION,
     Accuracy,
@@ -29,7 +29,9 @@ from neural_coder.records import (
     TrainingCall,
     Verdict,
 )
+from neural_coder.report import observed_json
 from neural_coder.report.model import Report
+from neural_coder.report.paths import relative
 from neural_coder.verdict import conclusion
 
 if TYPE_CHECKING:
@@ -88,6 +90,17 @@ def analysis_json(analyses: Sequence[Analysis], root: Path) -> dict[str, Any]:
     return files
 
 
+def observed_analysis_json(merged: Merged, root: Path) -> dict[str, Any]:
+    """The sites of a script's files with what its run has shown, as plain data.
+
+    Args:
+        merged: The sites and the run.
+        root: As for `analysis_json`.
+    """
+    observed: dict[str, Any] = _strict(observed_json.to_dict(merged, root))
+    return {**analysis_json(merged.analyses, root), "observed": observed}
+
+
 def survey_json(survey: Survey) -> dict[str, Any]:
     """All that was found in files and folders as plain data."""
     done = [(outcome, facts) for outcome in survey.files if (facts := outcome.analysis) is not None]
@@ -115,18 +128,18 @@ def survey_json(survey: Survey) -> dict[str, Any]:
 def _entry_point(point: EntryPoint, base: Path) -> dict[str, Any]:
     return {
         "kind": point.kind,
-        "path": None if point.path is None else _relative(point.path, base),
+        "path": None if point.path is None else relative(point.path, base),
         "line": point.line,
         "name": point.name,
         "target": point.target,
-        "declared_in": None if point.declared_in is None else _relative(point.declared_in, base),
+        "declared_in": None if point.declared_in is None else relative(point.declared_in, base),
         "note": point.note,
     }
 
 
 def _problem(problem: Problem, base: Path) -> dict[str, Any]:
     return {
-        "path": _relative(problem.path, base),
+        "path": relative(problem.path, base),
         "kind": problem.kind,
         "message": problem.message,
         "traceback": problem.traceback,
@@ -240,7 +253,7 @@ def _sites(report: Report) -> dict[str, Any]:
     return {
         "files": [_file(analysis, report.root) for analysis in report.analyses],
         "measured": [] if first is None else _measured(first),
-        "observed": sorted({seen for run in report.baseline for seen in run.observed}),
+        "observed": None if report.observed is None else observed_json.to_dict(report.observed, report.root),
     }
 
 
@@ -262,7 +275,7 @@ def _measured(run: Run) -> list[dict[str, Any]]:
 
 def _file(analysis: Analysis, root: Path) -> dict[str, Any]:
     return {
-        "path": _relative(analysis.path, root),
+        "path": relative(analysis.path, root),
         "models": [_model(model) for model in analysis.models],
         "inference": [_call(call) for call in analysis.inference],
         "training": [_training(call) for call in analysis.training],
@@ -271,11 +284,6 @@ def _file(analysis: Analysis, root: Path) -> dict[str, Any]:
         "devices": [_device(device) for device in analysis.devices],
         "unclear": [{"line": item.line, "text": item.text, "reason": item.reason} for item in analysis.unclear],
     }
-
-
-def _relative(path: Path, root: Path) -> str:
-    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100 (links stay links)
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else path.as_posix()
 
 
 def _model(model: Model) -> dict[str, Any]:

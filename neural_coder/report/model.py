@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from neural_coder.observed import Merged
 from neural_coder.records import Analysis, Criterion, Interval, Run, Verdict
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
@@ -25,6 +26,8 @@ class Report:
     machine: Mapping[str, Json] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     analyses: tuple[Analysis, ...] = ()
+    observed: Merged | None = None
+    """What the first run of the original has shown of its models."""
     criterion: Criterion = field(default_factory=Criterion)
     baseline: tuple[Run, ...] = ()
     """Runs of the original, in the order of the rounds."""

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from neural_coder.report import observed_text
 from neural_coder.units import count, duration, percent, ratio, size
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,6 +33,9 @@ _HEADERS = ("variant", "verdict", "speed-up", "per call", "accuracy", "start-up"
 _WIDTHS = (0, 10, 18, 8, 8, 11)
 """Of the columns; the variant takes what is left."""
 _MOST_VARIANT = 48
+_MOST_OBSERVED = 3
+"""Of models, of additional sites, of conflicts: in the result of a search, and where they are the result."""
+_ALL_OBSERVED = 20
 _NOTHING = "–"
 _NEGLIGIBLE_STARTUP = 0.1
 _SMALLEST_LOSS = 0.0005
@@ -71,6 +75,7 @@ def analysis_text(data: Mapping[str, Any], width: int | None = None, *, color: b
     if empty:
         which = "more file" if parts else "file"
         parts.append(Text(f"No models, training steps or data loaders in {count(empty, which)}."))
+    parts += [Text(_clean(line)) for line in observed_text.lines(data.get("observed"), _ALL_OBSERVED)]
     return _render(Group(*parts), width, color=color) + "\n" if parts else ""
 
 
@@ -229,6 +234,7 @@ def _ending(data: Mapping[str, Any]) -> list[RenderableType]:
         lines.append(Text(f"Confirmed by fresh runs: {_speedup(data['confirmed']['speedup'], rounds=2)}."))
     if chosen is not None:
         lines += _consequences(chosen, data)
+    lines += [Text(_clean(line)) for line in observed_text.lines(data["sites"]["observed"], _MOST_OBSERVED)]
     lines += [Text(_clean(note)) for note in data.get("notes", ())]
     if any((variant["startup_seconds"] or 0) >= _NEGLIGIBLE_STARTUP for variant in data["variants"]):
         lines.append(Text("Start-up: what it costs once, and the calls after which that is earned back.", style="dim"))
@@ -280,7 +286,8 @@ def _sites(file: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any
     for item in file["models"]:
         uses = [word for word, on in (("trained", item["trained"]), ("used for inference", item["inferred"])) if on]
         ready = f"not ready: {item['why_not_ready']}" if item["why_not_ready"] else ""
-        yield "model", _join(f"{item['name']} = {item['qualified_name'] or 'unknown'}", *uses, ready), item
+        name = f"{item['name']} = " if item["name"] else ""
+        yield "model", _join(f"{name}{item['qualified_name'] or 'unknown'}", *uses, ready), item
     for item in file["inference"]:
         mode = "" if item["grad_mode"] == "enabled" else f"under {item['grad_mode']}"
         yield "inference", _join(f"{item['callee']}(...)", mode), item

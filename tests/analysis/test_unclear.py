@@ -102,6 +102,7 @@ def test_a_script_that_is_too_large_to_follow_says_so(tmp_path: Path, monkeypatc
         "class Net(torch.nn.Module):\n    def loss(self, x):\n        return self.encoder(x)\n",
         "value = eval('1 + 1')\n",
         "tools.save_model(thing)\n",
+        "thing.model_class(3)\n",
         "from acme import make\nloss_model = make()\nloss_model(torch.ones(1))\n",
         "def build():\n    return torch.nn.Linear(1, 1)\n\nmodel = build()\nmodel(torch.ones(1))\n",
     ],

@@ -237,7 +237,13 @@ def test_module_calls_outside_of_probes_are_observed(tmp_path: Path) -> None:
     text = CNN.replace("y = model(x)", "model[0](x)\n        y = model(x)")
     result = run(cnn(tmp_path, text).job(observe=True))
     line = 1 + text.splitlines().index("        model[0](x)")
-    assert result.observed == (f"{tmp_path / 'main.py'}:{line} Conv2d",)
+    assert result.observed is not None
+    outside = [call for call in result.observed.calls if not call.probed]
+    assert [(call.frames[0].path, call.frames[0].line, call.name) for call in outside] == [
+        (tmp_path / "main.py", line, "Conv2d")
+    ]
+    (inside,) = [call for call in result.observed.calls if call.probed]
+    assert (inside.name, inside.calls) == ("Sequential", outside[0].calls)
 
 
 def test_quantized_modules_are_counted(tmp_path: Path) -> None:

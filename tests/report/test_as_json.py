@@ -7,15 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from neural_coder import observed
 from neural_coder.records import (
     Accuracy,
     Analysis,
     Call,
+    CodeFrame,
     Ending,
     Evidence,
     Feature,
     Interval,
     Model,
+    Observation,
+    ObservedCall,
+    ObservedMode,
+    ObservedModel,
     Plan,
     Run,
     SiteTiming,
@@ -61,13 +67,34 @@ FACTS = Analysis(
     training=(TrainingCall(kind="backward", callee="loss.backward", line=12, call=HERE, scope="main", evidence=KNOWN),),
     unclear=(Unclear(line=5, text="build()", reason="nobody knows"),),
 )
+WHERE = CodeFrame(
+    path=Path("/project/src/infer.py"), line=7, function="main", call=Span(line=7, column=0, end_line=7, end_column=5)
+)
+OBSERVATION = Observation(
+    seconds=8.0,
+    calls=(
+        ObservedCall(
+            frames=(WHERE,),
+            through=("<string>:1 <module>",),
+            name="Net",
+            home="__main__",
+            built=(0,),
+            modes=(ObservedMode(training=False, grad_mode="no_grad", calls=4, seconds=2.0),),
+        ),
+    ),
+    models=(
+        ObservedModel(
+            number=0, frames=(WHERE,), name="Net", home="__main__", bases=("Net",), count=1, parameters=12, called=True
+        ),
+    ),
+)
 RUN = Run(
     ending=Ending(kind="ok"),
     timings=(SiteTiming(site="infer.py:inference:0", kind="inference", calls=7, warmup=(), samples=(0.5, 0.5)),),
     loop_seconds=10.0,
     model_seconds=5.0,
     peak_memory_bytes=1000,
-    observed=("infer.py:7 Net",),
+    observed=OBSERVATION,
 )
 KEPT = Accuracy(criterion="equal outputs", verified=True, kept=True, loss=0.0, allowed=0.01, reason="All equal.")
 FASTER = Verdict(
@@ -91,6 +118,7 @@ REPORT = Report(
     machine={"cpu": "x", "features": {"avx2": True}},
     versions={"torch": "2.13.0"},
     analyses=(FACTS,),
+    observed=observed.merge((FACTS,), OBSERVATION, Path("/project"), complete=True),
     baseline=(RUN, RUN, RUN),
     verdicts=(FASTER, FAILED),
     reproduce={"bf16+int8=ao": "neural-coder optimize src/infer.py --features bf16,int8=ao"},
@@ -155,7 +183,27 @@ def test_sites_say_what_was_measured_and_what_was_only_observed() -> None:
         "items": None,
         "seconds": 0.5,
     }
-    assert sites["observed"] == ["infer.py:7 Net"]
+    seen = sites["observed"]
+    assert seen["seconds"] == 8.0
+    (call,) = seen["calls"]
+    assert (call["name"], call["calls"], call["share"]) == ("Net", 4, 0.25)
+    assert call["frames"] == [{"path": "src/infer.py", "line": 7, "function": "main"}]
+    assert seen["models"][0]["built"] == {"path": "src/infer.py", "line": 7, "function": "main"}
+    assert [(item["kind"], item["path"], item["line"]) for item in seen["added"]] == [
+        ("model", "src/infer.py", 7),
+        ("inference", "src/infer.py", 7),
+    ]
+
+
+def test_without_observation_the_block_is_empty() -> None:
+    assert parsed(replace(REPORT, observed=None))["sites"]["observed"] is None
+
+
+def test_an_analysis_with_a_run_has_both_parts() -> None:
+    assert REPORT.observed is not None
+    data = as_json.observed_analysis_json(REPORT.observed, Path("/project"))
+    assert [site["known_by"] for site in data["files"][0]["inference"]] == ["catalogue", "observed"]
+    assert data["observed"]["calls"][0]["through"] == ["<string>:1 <module>"]
 
 
 def test_the_conclusion_is_there_with_and_without_a_winner() -> None:

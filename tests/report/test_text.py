@@ -255,3 +255,40 @@ def test_making_json_does_not_load_rich() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "set()"
+
+
+SEEN: dict[str, Any] = {
+    "seconds": 20.0,
+    "models": [
+        {"name": "Net", "built": {"path": "main.py", "line": 3, "function": "main"}, "share": 0.62},
+        {"name": "Head", "built": None, "share": 0.03},
+        {"name": "Tiny", "built": None, "share": 0.00001},
+    ],
+    "added": [
+        {
+            "kind": "inference",
+            "path": "plugin.py",
+            "line": 7,
+            "name": "Net",
+            "through": ["<string>:1 <module>"],
+            "frames": [{"path": "plugin.py", "line": 7}, {"path": "main.py", "line": 40}],
+        }
+    ],
+    "conflicts": [
+        {"path": "main.py", "line": line, "text": "net(...)", "message": "They differ."} for line in range(5)
+    ],
+}
+
+
+def test_what_a_run_has_shown_is_told_in_a_few_lines() -> None:
+    data = report(verdict("bf16"))
+    shown = flat(text.result_text({**data, "sites": {**data["sites"], "observed": SEEN}}, width=100))
+    assert "Models by time, of the run's 20.0 s: Net (main.py:3) 62 %, Head 3 %." in shown
+    assert "Only the run shows plugin.py:7: inference, Net, through <string>:1 <module>, from main.py:40." in shown
+    assert "Code and run disagree at main.py:0, net(...): They differ." in shown
+    assert "main.py:3, net" not in shown
+    assert "2 more conflicts; the JSON result has all." in shown
+
+
+def test_without_observation_nothing_is_told_of_it() -> None:
+    assert "by time" not in text.result_text(report(verdict("bf16")))

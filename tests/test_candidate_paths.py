@@ -1,0 +1,32 @@
+"""A file may be named in any way: what is known about it is found again under the name that the analysis uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neural_coder import candidate, planner, registry
+from neural_coder.analysis import Project, analyze
+from neural_coder.patching import Patch
+
+SCRIPT = "import torch\n\nmodel = torch.nn.Linear(3, 8)\nout = model(torch.zeros(1, 3))\n"
+
+
+def test_a_file_that_is_named_relative_to_the_current_folder_is_patched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("script.py")
+    path.write_text(SCRIPT)
+    project = Project(Path())
+    plan = planner.plan_for([registry.parse_feature("inference_mode")], "inference")
+    outcome, _ = candidate.patch_one(plan, project, analyze(path, project))
+    assert isinstance(outcome, Patch), outcome
+    assert "with torch.inference_mode():" in outcome.after.text
+
+
+def test_a_link_to_a_file_is_patched(tmp_path):
+    (tmp_path / "real.py").write_text(SCRIPT)
+    path = tmp_path / "link.py"
+    path.symlink_to(tmp_path / "real.py")
+    project = Project(tmp_path)
+    plan = planner.plan_for([registry.parse_feature("inference_mode")], "inference")
+    outcome, _ = candidate.patch_one(plan, project, analyze(path, project))
+    assert isinstance(outcome, Patch), outcome
