@@ -102,14 +102,17 @@ class AnalysisCache:
             self._tables, self._entries, self._changed = _Tables(), {}, True
 
     @classmethod
-    def of(cls, root: Path, python: Path | None = None) -> AnalysisCache:
+    def of(cls, root: Path) -> AnalysisCache:
         """The kept analyses of a project.
 
         Args:
             root: The project's folder.
-            python: The user's interpreter; None for this one.
+
+        Raises:
+            UserError: The project's settings cannot be read.
         """
-        name = digest("\0".join((str(root), _signature(), config.fingerprint(root), _installed(python))).encode())
+        installed = _installed(config.interpreter(root))
+        name = digest("\0".join((str(root), _signature(), config.fingerprint(root), installed)).encode())
         return cls(folder() / f"{name}.json")
 
     def get(self, path: Path) -> Kept | None:
@@ -279,9 +282,9 @@ def _signature() -> str:
     return "\0".join((__version__, total.hexdigest(), sys.version, sys.byteorder))
 
 
-def _installed(python: Path | None) -> str:
+def _installed(python: Path) -> str:
     """The interpreter that questions about installed packages go to, and what is installed for it."""
-    executable = Path(os.path.abspath(python or sys.executable))  # noqa: PTH100 (a virtual environment is a link)
+    executable = Path(os.path.abspath(python))  # noqa: PTH100 (a virtual environment is a link)
     base = executable.parent.parent
     folders = sorted({*base.glob("lib/python*/*-packages"), *base.glob("Lib/site-packages")})
     names = [name for packages in folders for name in sorted(_names_in(packages)) if "-info" in name or "egg" in name]

@@ -5,15 +5,15 @@ Results come in the order of the files, whatever the number of children.
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from neural_coder import config, crew
+from neural_coder import crew
 from neural_coder.analysis.folders import Question
 from neural_coder.analysis.footprint import Reading
 from neural_coder.analysis.project import marked_root
@@ -23,6 +23,8 @@ from neural_coder.crew import Lost, Reply
 from neural_coder.errors import InternalError, UserError
 from neural_coder.files import VENDORED
 from neural_coder.records import Analysis
+
+log = logging.getLogger(__name__)
 
 Tick = Callable[[int, int, str], None]
 """Called whenever a file is done: how many are, how many there are, and the file's name."""
@@ -92,7 +94,7 @@ Job = Callable[[Path, Kept | None], "Mapping[str, object] | None"]
 """What a child is to do with a file of which this is known; None: nothing is left to do."""
 
 
-def run(files: Sequence[Path], folders: Sequence[Path], job: Job, options: Options, python: Path | None) -> Outcomes:
+def run(files: Sequence[Path], folders: Sequence[Path], job: Job, options: Options) -> Outcomes:
     """Do something with many files.
 
     Args:
@@ -100,12 +102,11 @@ def run(files: Sequence[Path], folders: Sequence[Path], job: Job, options: Optio
         folders: The folders that were named by the user; they are roots where nothing else looks like one.
         job: Decides for each file.
         options: How.
-        python: The user's interpreter, for questions about installed packages; None for this one.
 
     Raises:
         InternalError: Children cannot be started.
     """
-    shift = _Shift(files, folders, job, options, python)
+    shift = _Shift(files, folders, job, options)
     try:
         shift.work()
     finally:
@@ -114,19 +115,13 @@ def run(files: Sequence[Path], folders: Sequence[Path], job: Job, options: Optio
     return Outcomes(files=tuple(shift.outcomes[file] for file in files), jobs=shift.jobs, note=note)
 
 
-def user_python(settings: config.Config) -> Path | None:
-    """The interpreter whose packages a project uses; None when it is our own."""
-    python = settings.python or config.default_python()
-    return None if python == Path(sys.executable) else python
-
-
 class _Shift:
     """One run over many files."""
 
-    def __init__(self, files: Sequence[Path], folders: Sequence[Path], job: Job, options: Options, python: Path | None):
-        self._files, self._job, self._options, self._python = files, job, options, python
+    def __init__(self, files: Sequence[Path], folders: Sequence[Path], job: Job, options: Options):
+        self._files, self._job, self._options = files, job, options
         self._roots = _Roots(folders)
-        self._caches: dict[Path, AnalysisCache] = {}
+        self._caches: dict[Path, AnalysisCache | None] = {}
         self._seen: dict[str, _Seen] = {}
         self.outcomes: dict[Path, Outcome] = {}
         self.jobs = 0
@@ -156,14 +151,10 @@ class _Shift:
         Returns:
             Why that was not possible, in words; empty when all is well.
         """
-        return next((note for cache in self._caches.values() if (note := cache.save())), "")
+        return next((note for cache in self._caches.values() if cache and (note := cache.save())), "")
 
     def _request(self, file: Path, kept: Kept | None, wanted: Mapping[str, object]) -> crew.Request:
-        request = {
-            "path": str(file),
-            "root": str(self._roots.of(file)),
-            "python": str(self._python) if self._python else None,
-        }
+        request = {"path": str(file), "root": str(self._roots.of(file))}
         cache = self._cache(file)
         if cache and kept and not kept.problem:
             # The child works with these facts if the file is still the one that they are about.
@@ -179,7 +170,7 @@ class _Shift:
         if "seen" in answer:
             seen = self._seen.setdefault(answer["seen"]["by"], _Seen())
             readings, answers = seen.add(answer["seen"])
-            if cache and "kept" in answer and kept:
+            if cache and kept and "kept" in answer and not answer.get("hurried"):
                 cache.put(file, kept, readings, answers)
         problem = _answered_problem(file, answer["problem"]) if "problem" in answer else None
         return Outcome(path=file, kept=kept, problem=problem, reply=answer)
@@ -197,7 +188,7 @@ class _Shift:
             return None
         root = self._roots.of(file)
         if root not in self._caches:
-            self._caches[root] = AnalysisCache.of(root, self._python)
+            self._caches[root] = _cache_of(root)
         return self._caches[root]
 
 
@@ -242,6 +233,15 @@ class _Roots:
             if folder.is_relative_to(named):
                 return _above_package(named)
         return marked or folder
+
+
+def _cache_of(root: Path) -> AnalysisCache | None:
+    try:
+        return AnalysisCache.of(root)
+    except UserError as error:
+        # Its settings make no sense, which its files report.
+        log.debug("nothing is kept for %s: %s", root, error)
+        return None
 
 
 def _above_package(folder: Path) -> Path:

@@ -34,7 +34,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._name = secrets.token_hex(8)
-        self._projects: dict[tuple[str, str | None], Project] = {}
+        self._projects: dict[str, Project] = {}
         self._files: dict[Path, int] = {}
         self._questions: dict[Question, int] = {}
 
@@ -53,7 +53,7 @@ class Desk:
         return reply
 
     def _work(self, request: Request, reply: Reply) -> None:
-        path, project = Path(request["path"]), self._project(request)
+        path, project = Path(request["path"]), self._project(request["root"])
         facts = _known(request, path, project) or self._analyzed(path, project, reply)
         if request["job"] == "patch" and not facts.empty:
             from neural_coder import patchwork  # Brings libcst along, which the analysis does without.
@@ -62,17 +62,15 @@ class Desk:
             reply["notes"] = notes
             reply["patch"] = None if patch.empty else encode(patch)
 
-    def _project(self, request: Request) -> Project:
-        key = request["root"], request["python"]
-        if key not in self._projects:
-            root, python = key
+    def _project(self, root: str) -> Project:
+        if root not in self._projects:
             # One at a time: requests come sorted by folder, and trees are big.
-            self._projects = {key: Project(Path(root), python=Path(python) if python else None)}
+            self._projects = {root: Project(Path(root))}
             self._name, self._files, self._questions = secrets.token_hex(8), {}, {}
-        return self._projects[key]
+        return self._projects[root]
 
     def _analyzed(self, path: Path, project: Project, reply: Reply) -> Analysis:
-        started = time.perf_counter()
+        started, misses = time.perf_counter(), project.inference.misses
         footprint = project.watched()
         try:
             facts = analyze(path, project)
@@ -82,6 +80,8 @@ class Desk:
             raise
         finally:
             reply["seen"] = self._seen(footprint, project)
+        # What jedi had no time for is not to be missing for ever.
+        reply["hurried"] = project.inference.misses > misses
         plain = None if facts.empty else encode(facts)
         reply["kept"] = encode(Kept(analysis=plain, guard=guard, seconds=time.perf_counter() - started))
         return facts

@@ -57,7 +57,7 @@ def patch_paths(paths: Sequence[Path], features: Sequence[str], options: Options
     files = python_files(paths, settings.exclude)
     base = base_of(files)
     folders = [path for path in paths if path.is_dir()]
-    done = filejobs.run(files, folders, _job_for(features), options, filejobs.user_python(settings))
+    done = filejobs.run(files, folders, _job_for(features), options)
     problems = [outcome.problem for outcome in done.files if outcome.problem is not None]
     notes = [note for outcome in done.files for note in _notes(outcome, base)]
     if len(problems) == len(files) and not any(problem.kind == "crash" for problem in problems):

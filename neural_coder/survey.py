@@ -53,7 +53,7 @@ def survey(paths: Sequence[Path], options: Options) -> Survey:
     settings = config.load(Path.cwd())
     listing = list_files(paths, settings.exclude)
     folders = [path for path in paths if path.is_dir()]
-    done = filejobs.run(listing.python, folders, _job, options, filejobs.user_python(settings))
+    done = filejobs.run(listing.python, folders, _job, options)
     guards = {item.path: item.kept.guard for item in done.files if item.kept and item.kept.guard is not None}
     points, unread = entry_points(listing, guards)
     return Survey(

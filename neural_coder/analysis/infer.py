@@ -57,6 +57,9 @@ class Inference:
         self._broken = False
         self._spent: dict[Path, float] = {}
         self._answers: dict[str, bool | None] = {}
+        self._hurried: set[str] = set()
+        self.misses = 0
+        """How often there was no answer for lack of time; with more of it, there might be one."""
 
     def gives_module(self, name: str, asking: Path) -> bool | None:
         """Whether a class derives from `torch.nn.Module`, or a function gives an instance of such a class.
@@ -72,6 +75,7 @@ class Inference:
         """
         if name not in self._answers:
             self._answers[name] = self._timed(name, asking)
+        self.misses += name in self._hurried
         return self._answers[name]
 
     def exhausted(self, asking: Path) -> bool:
@@ -85,13 +89,17 @@ class Inference:
     def _timed(self, name: str, asking: Path) -> bool | None:
         if self.exhausted(asking):
             log.debug("%s not inferred: the time for %s is used up", name, asking)
+            self._hurried.add(name)
             return None
         child = self._running()
         if child is None:
+            self._hurried.add(name)
             return None
         started = time.monotonic()
         answer = child.ask(name, self._left(asking))
         self._spent[asking] = self._spent.get(asking, 0.0) + time.monotonic() - started
+        if not child.usable:
+            self._hurried.add(name)
         return answer
 
     def _running(self) -> _Child | None:

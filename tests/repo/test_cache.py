@@ -12,6 +12,7 @@ import pytest
 
 from neural_coder import cache, crew, filejobs
 from neural_coder.analysis import footprint
+from neural_coder.analysis.infer import Inference
 from neural_coder.filejobs import Options
 from neural_coder.filework import Desk
 from neural_coder.records import Analysis
@@ -63,7 +64,7 @@ def job(file, kept):
 
 def run(project, **options):
     files = sorted(project.rglob("*.py"))
-    done = filejobs.run(files, [project], job, Options(jobs=1, **options), None)
+    done = filejobs.run(files, [project], job, Options(jobs=1, **options))
     assert not done.note
     return {str(outcome.path.relative_to(project)): outcome for outcome in done.files}
 
@@ -172,6 +173,24 @@ def test_settings_of_the_project_are_part_of_the_key(project):
     assert made_again(run(project)) == {"main.py", "alone.py", "parts/__init__.py", "parts/nets.py"}
 
 
+def test_installed_packages_are_part_of_the_key(project):
+    packages = project / ".venv" / "lib" / "python3.11" / "site-packages"
+    (packages / "one-1.0.dist-info").mkdir(parents=True)
+    (project / "pyproject.toml").write_text("[tool.neural_coder]\npython = '.venv/bin/python'\n")
+    run(project)
+    (packages / "__pycache__").mkdir()
+    assert made_again(run(project)) == set()
+    (packages / "one-1.0.dist-info").rename(packages / "one-1.1.dist-info")
+    assert made_again(run(project)) == {"main.py", "alone.py", "parts/__init__.py", "parts/nets.py"}
+
+
+def test_what_there_was_no_time_to_infer_is_looked_at_again(project, monkeypatch):
+    (project / "asks.py").write_text("import torch\nimport somelib\n\nmodel = somelib.Model()\nmodel(torch.ones(1))\n")
+    monkeypatch.setattr(Inference, "_left", lambda self, asking: 0.0)
+    run(project)
+    assert made_again(run(project)) == {"asks.py"}
+
+
 def test_a_syntax_error_is_kept_until_it_is_mended(project):
     broken = project / "broken.py"
     broken.write_text("def f(:\n")
@@ -217,7 +236,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_no_error(project, monkeypa
     (tmp_path / "occupied").write_text("a file")
     monkeypatch.setenv("NEURAL_CODER_CACHE", str(tmp_path / "occupied"))
     files = sorted(project.rglob("*.py"))
-    done = filejobs.run(files, [project], job, Options(jobs=1), None)
+    done = filejobs.run(files, [project], job, Options(jobs=1))
     assert "could not be kept" in done.note
     assert all(isinstance(outcome.analysis, Analysis) for outcome in done.files)
 

@@ -321,7 +321,7 @@ def test_patch_in_two_processes_writes_what_one_process_writes(repo, neural_code
 def test_patch_does_not_trust_facts_about_a_file_that_has_changed_since(repo, changed):
     """The parent looked, then someone saved the file, then the child got to it."""
     file, desk = repo / "infer.py", Desk()
-    request = {"job": "patch", "path": str(file), "root": str(repo), "python": None, "features": ["inference_mode"]}
+    request = {"job": "patch", "path": str(file), "root": str(repo), "features": ["inference_mode"]}
     first = desk.answer(request)
     known = {"analysis": first["kept"][0], "digest": footprint.digest(file.read_bytes())}
     if changed:
