@@ -268,7 +268,7 @@ class _Finder:
             elif isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef) and child in parent.body:
                 found = list(parent.decorator_list)
             for expression in reversed(found):
-                if tail(expression) == "inference_mode" or tail(expression) in self.guess.contexts:
+                if tail(expression) == "inference_mode" or self._is_switch(expression):
                     return expression
             child = parent
         return None
@@ -368,8 +368,12 @@ class _Finder:
 
     def _autocasts(self) -> Iterator[DeviceUse]:
         for item in self.nodes.contexts:
-            if tail(item) in self.guess.contexts:
+            if self._is_switch(item):
                 yield self._device("autocast", item)
+
+    def _is_switch(self, node: ast.AST) -> bool:
+        """Whether a context manager or decorator stands for one that transforms replace."""
+        return tail(node) in self.guess.contexts and not self._holds_site(node)
 
     def _holds_site(self, node: ast.AST) -> bool:
         """Whether a call is, or holds, a site of another kind: the patched file would lack that one."""
