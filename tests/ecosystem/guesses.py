@@ -268,7 +268,7 @@ class _Finder:
             elif isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef) and child in parent.body:
                 found = list(parent.decorator_list)
             for expression in reversed(found):
-                if tail(expression) == "inference_mode" or tail(expression) in self.guess.contexts:
+                if tail(expression) == "inference_mode" or self._is_switch(expression):
                     return expression
             child = parent
         return None
@@ -362,14 +362,24 @@ class _Finder:
             if text.value in self.guess.strings:
                 yield self._device("device", text)
         for node in self.nodes.calls:
-            if tail(node) in self.guess.devices and isinstance(node.func, ast.Attribute):
+            if tail(node) in self.guess.devices and isinstance(node.func, ast.Attribute) and not self._holds_site(node):
                 kind = METHODS[number("device", node.func.attr) % 3]
                 yield self._device(kind, node, None if kind == "cuda_call" else node.func.value)
 
     def _autocasts(self) -> Iterator[DeviceUse]:
         for item in self.nodes.contexts:
-            if tail(item) in self.guess.contexts:
+            if self._is_switch(item):
                 yield self._device("autocast", item)
+
+    def _is_switch(self, node: ast.AST) -> bool:
+        """Whether a context manager or decorator stands for one that transforms replace."""
+        return tail(node) in self.guess.contexts and not self._holds_site(node)
+
+    def _holds_site(self, node: ast.AST) -> bool:
+        """Whether a call is, or holds, a site of another kind: the patched file would lack that one."""
+        guess = self.guess
+        sites = guess.models | guess.calls | guess.steps | guess.loaders | guess.optimizers
+        return any(tail(part) in sites for part in ast.walk(node))
 
     def _device(self, kind: object, node: ast.expr, receiver: ast.expr | None = None) -> DeviceUse:
         binds = any(isinstance(part, ast.NamedExpr) for part in ast.walk(node))
