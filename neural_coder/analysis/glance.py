@@ -128,6 +128,7 @@ class Glance:
             or piece.runs_itself
             or any(self._is_model_call(name, file) for name in piece.called)
             or bool(piece.telling & (piece.results | (piece.parameters & (piece.called | piece.stored))))
+            or any(name in piece.called for name in piece.telling if name.startswith("self."))
             or (piece.has_calls and self._holds_models(piece, file))
             or self._takes_modules(piece, piece.called, file)
             or any(self._is_holder(base, file) for base in piece.bases)
