@@ -218,7 +218,7 @@ def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
                 yield first
 
 
-_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
+_LEAVES = frozenset({type(None), ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
 _TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
 
 
@@ -257,14 +257,18 @@ class _Reader:
                 entered(self, node, waiting)
         return self._piece
 
-    def _enter_name(self, node: ast.AST, waiting: list[ast.AST]) -> None:
-        name = dotted(node)
-        if name:
-            root = name.partition(".")[0]
-            if root in self._names.imports or root in self._names.classes:
-                self._piece.references.add(sys.intern(name))
-        else:
-            waiting.append(node.value)  # type: ignore[attr-defined]
+    def _enter_name(self, node: ast.Name, waiting: list[ast.AST]) -> None:
+        if node.id in self._names.imports or node.id in self._names.classes:
+            self._piece.references.add(node.id)
+
+    def _enter_attribute(self, node: ast.Attribute, waiting: list[ast.AST]) -> None:
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if not isinstance(root, ast.Name):
+            waiting.append(root)
+        elif root.id in self._names.imports or root.id in self._names.classes:
+            self._piece.references.add(sys.intern(dotted(node)))
 
     def _enter_call(self, node: ast.Call, waiting: list[ast.AST]) -> None:
         self._piece.has_calls = True
@@ -364,7 +368,7 @@ class _Reader:
 
 _ENTER: dict[type[ast.AST], Callable[..., None]] = {
     ast.Name: _Reader._enter_name,
-    ast.Attribute: _Reader._enter_name,
+    ast.Attribute: _Reader._enter_attribute,
     ast.Call: _Reader._enter_call,
     ast.Assign: _Reader._enter_assign,
     ast.AnnAssign: _Reader._enter_annotated,
@@ -394,17 +398,36 @@ def _calls(function: FunctionNode, names: set[str]) -> bool:
             callee = node.func
             if dotted(callee) in names:
                 return True
-            if isinstance(callee, ast.Attribute) and callee.attr in {"forward", "__call__"}:
-                return isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super"
+            if not isinstance(callee, ast.Attribute) or callee.attr not in {"forward", "__call__"}:
+                continue
+            if isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super":
+                return True
     return False
+
+
+_NO_NODES = frozenset(
+    {"ctx", "op", "ops", "id", "attr", "name", "names", "rest", "kwd_attrs", "level", "module", "type_comment"}
+    | {"kind", "conversion", "simple", "is_async", "lineno", "tag", "type_ignores"}
+)
+
+
+class _Fields(dict[type[ast.AST], tuple[str, ...]]):
+    """For kinds of nodes, the fields that hold nodes with code."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        self[kind] = tuple(name for name in kind._fields if name not in _NO_NODES)
+        return self[kind]
+
+
+_FIELDS = _Fields()
 
 
 def _children(node: ast.AST) -> list[ast.AST]:
     found: list[ast.AST] = []
-    for name in node._fields:
-        value = getattr(node, name, None)
+    for name in _FIELDS[node.__class__]:
+        value = getattr(node, name)
         if value.__class__ is list:
-            found += [item for item in value if isinstance(item, ast.AST)]
+            found += value
         elif isinstance(value, ast.AST):
             found.append(value)
     return found
