@@ -171,8 +171,11 @@ class Glance:
     def _matters(self, name: str, file: _File) -> bool:
         """Whether a dotted name of a file may stand for something that builds a model, or that holds one."""
         root, _, rest = name.partition(".")
-        return any(self._is_module(item, file) for item in file.names.classes.get(root, ())) or any(
-            self._imported_matters(imported, rest, file) for imported in file.names.imports.get(root, ())
+        classes, imports = file.names.classes.get(root, []), file.names.imports.get(root, [])
+        if file.names.stars and not classes and not imports:
+            imports = self._stars(root, file)
+        return any(self._is_module(item, file) for item in classes) or any(
+            self._imported_matters(imported, rest, file) for imported in imports
         )
 
     def _imported_matters(self, imported: Imported, rest: str, importer: _File) -> bool:
@@ -261,7 +264,8 @@ class Glance:
         names = file.names
         if rest or (root not in names.tables and root not in names.imports):
             return self._has_modules(file)
-        return self._is_open_table(root, file) and (root in names.imports or self._has_modules(file))
+        shown = self._gives_models(file, root) if root in names.tables else self._matters(root, file)
+        return shown or (self._is_open_table(root, file) and (root in names.imports or self._has_modules(file)))
 
     def _is_open_table(self, name: str, file: _File, depth: int = 0) -> bool:
         """Whether others may put things into what a file calls so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import re
 import sys
@@ -219,6 +220,7 @@ def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
 
 
 _LEAVES = frozenset({type(None), ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
+_BUILTINS = frozenset(dir(builtins))
 _TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
 
 
@@ -258,8 +260,15 @@ class _Reader:
         return self._piece
 
     def _enter_name(self, node: ast.Name, waiting: list[ast.AST]) -> None:
-        if node.id in self._names.imports or node.id in self._names.classes:
+        if self._may_refer(node.id):
             self._piece.references.add(node.id)
+
+    def _may_refer(self, name: str) -> bool:
+        """Whether a name may be that of something that is imported, or of a class of the file."""
+        names = self._names
+        if name in names.imports or name in names.classes:
+            return True
+        return bool(names.stars) and name not in names.functions and name not in names.tables and name not in _BUILTINS
 
     def _enter_attribute(self, node: ast.Attribute, waiting: list[ast.AST]) -> None:
         root: ast.expr = node
@@ -267,7 +276,7 @@ class _Reader:
             root = root.value
         if not isinstance(root, ast.Name):
             waiting.append(root)
-        elif root.id in self._names.imports or root.id in self._names.classes:
+        elif self._may_refer(root.id):
             self._piece.references.add(sys.intern(dotted(node)))
 
     def _enter_call(self, node: ast.Call, waiting: list[ast.AST]) -> None:
