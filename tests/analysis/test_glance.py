@@ -62,7 +62,7 @@ def test_a_file_that_holds_no_site_is_not_interpreted(tmp_path: Path, monkeypatc
         "def test(thing: Block, x):\n    return thing(x)\n",
         "def test(thing, x):\n    thing.parameters()\n    return thing(x)\n",
         "class Runner:\n    thing: Block\n    def run(self, x):\n        return self.thing(x)\n",
-        "class A:\n    def __init__(self, net):\n        self.net = net\n    def run(self):\n        return self.net(1)\n",
+        "class A:\n    def __init__(self, net):\n        self.net = net\n    def run(self):\n        self.net(1)\n",
         "batches = torch.utils.data.DataLoader(data)\n",
         "x = torch.ones(1).cuda()\n",
         "class Better(Block):\n    def predict(self, x):\n        return self(x)\n",
