@@ -33,6 +33,7 @@ DEEP = {
 LONG = {
     "a long list": _around("s = [" + "1.5, " * 300 + "]\n"),
     "many lines": _around("s = [1, 2, 3]\n" * 60),
+    "a long line of dots": _around("s = '" + "a." * 20_000 + "'\n"),
     "a long line": _around("s = '" + "a" * 20_000 + "'\n"),
 }
 LINES = {
