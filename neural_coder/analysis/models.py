@@ -79,9 +79,13 @@ class _Relatives:
 
     def around(self, built: list[BuiltModel]) -> list[BuiltModel]:
         """The models that hold some models, and the models that these hold."""
-        own = {model.site for item in built for model in item.family()}
+        # What a function builds for several callers has its parts in common there, but is another model for each.
+        own = {model.site for item in built for model in item.family() if model is item or len(self._views(model)) < 2}
         below = set().union(*(self.parts.get(site, set()) for site in own))
         return [self.facts.models[site] for site in self.facts.holders_of(own) | below]
+
+    def _views(self, model: BuiltModel) -> set[ast.AST]:
+        return self.views.get(model.site, set())
 
     def followed(self, built: list[BuiltModel]) -> list[BuiltModel]:
         """The models whose weights some models were given."""

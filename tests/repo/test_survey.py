@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -238,7 +239,11 @@ def test_ctrl_c_ends_all_children_at_once_and_keeps_what_was_found(repo, neural_
     (repo / "zzz" / "hangs.py").write_text(INFER)
     command = [sys.executable, "-m", "neural_coder", "analyze", ".", "--jobs", "2"]
     before = set(Path(repo).rglob("*"))
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    # Whoever runs the tests in the background has them ignore interrupts, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed
+    )
     deadline = time.monotonic() + 60
     while not faulty.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
