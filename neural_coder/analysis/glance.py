@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -224,9 +225,13 @@ class Glance:
         found = []
         for star in file.names.stars:
             path = self._find(star.module, star.level, file.path)
-            if path is None or (path.suffix == ".py" and name in self._project.source(path).text):
+            if path is None or (path.suffix == ".py" and self._mentions(path, name)):
                 found.append(star._replace(name=name))
         return found
+
+    def _mentions(self, path: Path, name: str) -> bool:
+        text = self._project.source(path).text
+        return name in text and re.search(rf"\b{name}\b", text) is not None
 
     def _gives_models(self, file: _File, name: str) -> bool:
         self._project.watch.now.parts.add(file.footprint)

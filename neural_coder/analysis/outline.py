@@ -68,6 +68,8 @@ class Names:
     classes: dict[str, list[ClassOutline]] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     """Also methods."""
+    assigned: set[str] = field(default_factory=set)
+    """Names that are assigned somewhere, at any depth, or that are parameters."""
     tables: dict[str, bool] = field(default_factory=dict)
     """Variables of the file's top level; True: nothing can be put in but what the file shows there."""
 
@@ -132,6 +134,9 @@ def names_of(parsed: Parsed) -> Names:
             found.classes.setdefault(node.name, []).append(ClassOutline(node.name, bases, forward))
         elif isinstance(node, FunctionNode):
             found.functions.add(node.name)
+            found.assigned.update(argument.arg for argument in (*node.args.args, *node.args.kwonlyargs))
+        else:
+            found.assigned.update(_assigned(node))
     for statement in parsed.tree.body:
         for target in _targets(statement):
             closed = _is_closed(getattr(statement, "value", None), found)
@@ -161,6 +166,16 @@ def _note_import_from(node: ast.ImportFrom, found: Names) -> None:
             found.stars.append(imported)
         else:
             found.imports.setdefault(alias.asname or alias.name, []).append(imported)
+
+
+def _assigned(node: ast.AST) -> set[str]:
+    """Names that a statement (or handler) binds by itself."""
+    targets = [*getattr(node, "targets", ()), getattr(node, "target", None)]
+    targets += [item.optional_vars for item in getattr(node, "items", ())]
+    names = {
+        part.id for target in targets if target is not None for part in ast.walk(target) if isinstance(part, ast.Name)
+    }
+    return names | {node.name} if isinstance(node, ast.ExceptHandler) and node.name else names
 
 
 def _targets(statement: ast.stmt) -> list[str]:
@@ -240,6 +255,7 @@ class _Reader:
         self._running_lines = running_lines
         self._is_module = is_module
         self._statement = statement
+        self._comprehended: set[str] = set()
         decorators = [item.lineno for item in getattr(statement, "decorator_list", ())]
         first = min([statement.lineno, *decorators])
         bound = [statement.name] if isinstance(statement, ScopeNode) else _targets(statement)
@@ -257,6 +273,11 @@ class _Reader:
                 waiting += _children(node)
             else:
                 entered(self, node, waiting)
+        if self._names.stars:
+            own = (
+                (self._piece.parameters | self._comprehended) - self._names.imports.keys() - self._names.classes.keys()
+            )
+            self._piece.references = {name for name in self._piece.references if name.partition(".")[0] not in own}
         return self._piece
 
     def _enter_name(self, node: ast.Name, waiting: list[ast.AST]) -> None:
@@ -268,7 +289,8 @@ class _Reader:
         names = self._names
         if name in names.imports or name in names.classes:
             return True
-        return bool(names.stars) and name not in names.functions and name not in names.tables and name not in _BUILTINS
+        own = name in names.functions or name in names.assigned or name in _BUILTINS or name.startswith("__")
+        return bool(names.stars) and not own
 
     def _enter_attribute(self, node: ast.Attribute, waiting: list[ast.AST]) -> None:
         root: ast.expr = node
@@ -324,6 +346,10 @@ class _Reader:
             waiting.append(node.value)
             if isinstance(node.value, ast.Call):
                 self._piece.results.add(dotted(node.target))
+
+    def _enter_comprehension(self, node: ast.comprehension, waiting: list[ast.AST]) -> None:
+        self._comprehended.update(part.id for part in ast.walk(node.target) if isinstance(part, ast.Name))
+        waiting += [node.iter, *node.ifs]
 
     def _enter_parameter(self, node: ast.arg, waiting: list[ast.AST]) -> None:
         self._piece.parameters.add(node.arg)
@@ -382,6 +408,7 @@ _ENTER: dict[type[ast.AST], Callable[..., None]] = {
     ast.Assign: _Reader._enter_assign,
     ast.AnnAssign: _Reader._enter_annotated,
     ast.arg: _Reader._enter_parameter,
+    ast.comprehension: _Reader._enter_comprehension,
     ast.FunctionDef: _Reader._enter_function,
     ast.AsyncFunctionDef: _Reader._enter_function,
     ast.ExceptHandler: _Reader._enter_handler,

@@ -120,7 +120,7 @@ def _uses(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:
     return found
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)
 def is_training_method(function: ast.AST, catalogue: Catalogue) -> bool:
     """Whether a method of a module takes a step of training: it computes gradients of the parameters."""
     if catalogue.is_step_method(getattr(function, "name", "")):
@@ -140,7 +140,7 @@ def _computes_gradients(call: ast.Call) -> bool:
     return dotted(call.func).endswith("autograd.grad") and by_parameters
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)
 def only_computes_loss(node: ast.ClassDef, catalogue: Catalogue) -> bool:
     """Whether a module class is a loss by what it does: no parameters, no other modules, and losses of PyTorch."""
     forward = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "forward"), None)
