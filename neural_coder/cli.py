@@ -123,7 +123,9 @@ def _one_run(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that may run a script once."""
     folder = click.Path(path_type=Path, exists=True, file_okay=False)
     options = (
-        click.option("--run", "run_", is_flag=True, help="Run the one script given, once, and merge what that shows."),
+        click.option(
+            "--run", "run_", is_flag=True, help="Run the first PATH once; what follows it are the script's arguments."
+        ),
         click.option("--budget", metavar="TIME", help="With --run: stop the script after this time."),
         click.option("--timeout", metavar="TIME", help="With --run: limit for the whole run, 5m (default)."),
         click.option("--python", type=click.Path(path_type=Path), help="With --run: interpreter of the script."),
@@ -153,7 +155,7 @@ def analyze(
     A file that cannot be analysed never stops the others; the exit code is 2 when there is no file that could be, and
     70 when the failure was ours.
 
-    With --run the one script runs once, on a copy of its project, and all that it builds and calls is shown, also what
+    With --run one script runs once, on a copy of its project, and all that it builds and calls is shown, also what
     no look at the code could find: neural-coder analyze infer.py --run -- --images photos/
     """
     from neural_coder.report import as_json, text

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from promises import reverted
 
 from neural_coder.diff import unified_diff
 from neural_coder.edits import AddArgument, Edit, InsertAfter, Replace, Wrap
@@ -209,27 +210,6 @@ def test_a_patch_reverts_to_the_original_bytes(case):
         assert reverted(unified_diff("x.py", before, after), after) == before
         assert outcome.empty == (before == after)
         assert bool(outcome.changes) or outcome.empty
-
-
-def reverted(diff: bytes, after: bytes) -> bytes:
-    """Undo a unified diff, by the letter of its hunks."""
-    old: list[bytes] = []
-    new = after.split(b"\n")
-    position = 0
-    for line in diff.split(b"\n")[3:]:
-        if line.startswith(b"@@"):
-            start, _, length = line.split(b"+")[1].split(b" ")[0].partition(b",")
-            begin = int(start) - (length != b"0")
-            old += new[position:begin]
-            position = begin
-        elif line[:1] in b" -" and line:
-            old.append(line[1:])
-        elif line.startswith(b"\\"):
-            continue
-        position += line[:1] in (b" ", b"+")
-    rest = new[position:]
-    joined = b"\n".join([*old, *rest])
-    return joined if rest or b"\\ No newline" in diff else joined + b"\n"
 
 
 @GENEROUS

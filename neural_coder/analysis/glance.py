@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from neural_coder.analysis.footprint import Footprint
-from neural_coder.analysis.outline import ClassOutline, Imported, Names, Piece, names_of, pieces_of
+from neural_coder.analysis.names import ClassOutline, Imported, Names, names_of
+from neural_coder.analysis.outline import Piece, pieces_of
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.usage import names_a_model

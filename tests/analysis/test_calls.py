@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import ast
-import textwrap
 from pathlib import Path
 
 import pytest
+from snippets import HEADER, facts_of, text_at
 
 from neural_coder.analysis import Project, analyze, analyze_script
 from neural_coder.errors import UserError
-from neural_coder.records import Analysis, Span
+from neural_coder.records import Span
 from neural_coder.source import Source
-
-HEADER = "import torch\nfrom torch import nn\nmodel = nn.Sequential(nn.Linear(2, 2))\nx = torch.ones(1, 2)\n"
-
-
-def facts_of(text: str, tmp_path: Path, *, header: str = HEADER) -> tuple[Analysis, str]:
-    path = tmp_path / "script.py"
-    whole = header + textwrap.dedent(text)
-    path.write_bytes(whole.encode())
-    return analyze(path, Project(tmp_path)), whole
-
-
-def text_at(text: str, span: Span | None) -> str:
-    assert span is not None
-    lines = text.split("\n")
-    if span.line == span.end_line:
-        return lines[span.line - 1][span.column : span.end_column]
-    middle = lines[span.line : span.end_line - 1]
-    return "\n".join([lines[span.line - 1][span.column :], *middle, lines[span.end_line - 1][: span.end_column]])
 
 
 @pytest.mark.parametrize(

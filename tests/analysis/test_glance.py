@@ -65,6 +65,7 @@ def test_a_file_that_holds_no_site_is_not_interpreted(tmp_path: Path, monkeypatc
         "class A:\n    def __init__(self, net):\n        self.net = net\n    def run(self):\n        self.net(1)\n",
         "batches = torch.utils.data.DataLoader(data)\n",
         "x = torch.ones(1).cuda()\n",
+        "scaler = torch.amp.GradScaler()\n",
         "class Better(Block):\n    def predict(self, x):\n        return self(x)\n",
         "class Better(Block):\n    @classmethod\n    def build(cls):\n        net = cls(3)\n        return net\n",
         "thing = getattr(models, name)()\n",
