@@ -36,7 +36,7 @@ class Startup:
         self._seconds = accelerated.conversion_seconds(function)
 
     def went_on(self) -> bool:
-        """Whether something was, since this object was made."""
+        """Whether something was, since this object was made, or the runtime still waits for calibration data."""
         graphs, seconds = context.graphs_compiled(), accelerated.conversion_seconds(self._function)
         return graphs != self._graphs or seconds != self._seconds
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 from neural_coder.runtime.engine import Engine, load_engine
 from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
+from neural_coder.runtime.settings import SYNONYMS, Settings, checked, options_from
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,18 @@ _refused: WeakKeyDictionary[torch.nn.Module, Explanation] = WeakKeyDictionary()
 """Modules whose forward cannot be replaced at all."""
 
 
-def accelerate(model: AnyModel, *, engine: str = "torch", precision: str = "fp32", strict: bool = False) -> AnyModel:
+def accelerate(
+    model: AnyModel,
+    *,
+    engine: str = "torch",
+    precision: str = "fp32",
+    calibration: int | Iterable[object] = 32,
+    exclude: Sequence[str] = (),
+    dynamic_shapes: bool | str = "auto",
+    cache: bool = True,
+    strict: bool = False,
+    **options: object,
+) -> AnyModel:
     """Let an engine answer for a model wherever its answers are those of the original.
 
     Nothing is converted yet: the first suitable call runs the original and serves as example; then a converted copy
@@ -38,24 +50,51 @@ def accelerate(model: AnyModel, *, engine: str = "torch", precision: str = "fp32
 
     Args:
         model: A `torch.nn.Module`, or an object that holds some in its attributes (a pipeline): then each of those.
-        engine: `torch`, `torchao`, `inductor` or `torchscript`.
-        precision: `fp32`, `bf16` (weights and arithmetic in bfloat16; inputs and outputs are cast) or `int8_dynamic`
-            (weights quantized beforehand, activations while running); each engine has some of them.
+        engine: `torch`, `torchao`, `inductor`, `torchscript`, `onnxruntime`, `openvino` or `ipex`.
+        precision: `fp32`, `bf16` (weights and arithmetic in bfloat16; inputs and outputs are cast), `int8_dynamic`
+            (weights quantized beforehand, activations while running), `int8_static` or `int8` (both quantized with
+            scales that were found beforehand) or `int8_static_bf16` (what stays in floating point is bfloat16); each
+            engine has some of them.
+        calibration: For static quantization: how many samples (rows of the first input) of the first calls to find the
+            scales on; the original answers these. Or the data itself, such as a DataLoader, of which up to 300 samples
+            are taken: each item a tensor, a tuple of positional or a dictionary of keyword arguments; what an item
+            holds beyond the model's inputs (labels) is ignored.
+        exclude: Names of modules (`encoder.layer.3`, with all that is inside), or of their classes (`LayerNorm`), that
+            are not quantized.
+        dynamic_shapes: Engines that need a graph make one for the shapes of the first calls, and another in which the
+            sizes that changed may vary when other shapes come. True lets all sizes vary from the beginning (slower
+            where one size would do); False leaves calls of other shapes to the original.
+        cache: Keep the converted model on disk, where the engine can, so that a second start skips calibration and
+            conversion. `NEURAL_CODER_CACHE` names the folder and `NEURAL_CODER_CACHE_GB` its limit (8 GB).
         strict: Raise instead of warning when the model cannot be accelerated.
+        options: Settings that only this engine has; see the `Options` of its file.
 
     Returns:
         `model` itself.
 
     Raises:
-        ValueError: for an engine or a precision that does not exist.
+        ValueError: for an engine, a precision or an option that does not exist, and for values that cannot be meant.
         AccelerationError: with `strict`, when the model cannot be accelerated, here or in a later call.
     """
+    precision = SYNONYMS.get(precision, precision)
     chosen = load_engine(engine, precision)
+    settings = checked(
+        Settings(
+            engine=engine,
+            precision=precision,
+            calibration=calibration,
+            exclude=exclude if isinstance(exclude, str) else tuple(exclude),  # type: ignore[arg-type]
+            dynamic_shapes=dynamic_shapes,
+            cache=cache,
+            strict=strict,
+            options=options_from(chosen.options, options, engine),
+        )
+    )
     modules = _modules(model)
     if not modules:
         _complain(f"{type(model).__name__} is no torch.nn.Module and holds none in its attributes", strict)
     for module in modules:
-        _install(module, chosen, engine, precision, strict)
+        _install(module, chosen, settings)
     return model
 
 
@@ -99,22 +138,22 @@ def _size(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _install(module: torch.nn.Module, engine: Engine, name: str, precision: str, strict: bool) -> None:
+def _install(module: torch.nn.Module, engine: Engine, settings: Settings) -> None:
     from neural_coder.runtime.dispatcher import Dispatcher
 
     _uninstall(module)
     unsuitable = _unsuitable(module)
-    dispatcher = Dispatcher(module, engine, name, precision, strict=strict)
+    dispatcher = Dispatcher(module, engine, settings)
     if unsuitable:
         dispatcher.stop(unsuitable)
         _refused[module] = dispatcher.explain()
         return
     vars(module).update(zip(_REPLACED, (dispatcher, _reduce(module), _replicate(module)), strict=True))
-    missing = engine.missing()
+    missing = engine.missing() or engine.unavailable(settings.precision)
     if missing:
         dispatcher.stop(missing)
-    elif engine.original_suffices(precision):
-        dispatcher.stop(f"{name}/{precision} is how the original runs", warn=False)
+    elif engine.original_suffices(settings.precision):
+        dispatcher.stop(f"{settings.engine}/{settings.precision} is how the original runs", warn=False)
 
 
 def _uninstall(module: torch.nn.Module) -> None:

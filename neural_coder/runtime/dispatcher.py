@@ -8,6 +8,7 @@ types, devices) is proven in the same way before it is trusted.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -15,13 +16,17 @@ from dataclasses import dataclass
 
 import torch
 
-from neural_coder.runtime import guards
+from neural_coder.runtime import cache, guards
+from neural_coder.runtime.calibration import Calibration
 from neural_coder.runtime.conversion import InputsBefore, RandomState, disagreement, random_state, replaying, twin
-from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine, Request
 from neural_coder.runtime.explanation import AccelerationError, Explanation, warn
+from neural_coder.runtime.fingerprint import CannotDescribe, digest
+from neural_coder.runtime.graphs import kept_for
 from neural_coder.runtime.kind import Kind, OtherStructure
 from neural_coder.runtime.memory import shortage
 from neural_coder.runtime.quiet import quiet
+from neural_coder.runtime.settings import Settings
 from neural_coder.runtime.structure import Call, tensors_inside
 
 log = logging.getLogger(__name__)
@@ -30,6 +35,9 @@ MAX_CONVERSIONS = 4
 """A model whose weights change more often than this is left to the original."""
 MAX_UNSETTLED = 4
 """Calls that may change the model (lazy set-up) before it counts as one with a state."""
+
+_LONGEST = 300
+"""Characters of an engine's message that are repeated."""
 
 _OF_FUNCTIONS = {
     "__annotations__", "__closure__", "__code__", "__defaults__", "__func__", "__globals__", "__kwdefaults__",
@@ -60,14 +68,15 @@ class Proven:
 class Dispatcher:
     """The forward of an accelerated model."""
 
-    def __init__(self, model: torch.nn.Module, engine: Engine, name: str, precision: str, *, strict: bool) -> None:
+    def __init__(self, model: torch.nn.Module, engine: Engine, settings: Settings) -> None:
         """Stand in for the forward of `model`, which is not called yet."""
         self.__wrapped__: Forward = model.forward  # where `inspect.signature` looks
         self._model = model
         self._engine = engine
-        self._name = name
-        self._precision = precision
-        self._strict = strict
+        self._settings = settings
+        self._precision = settings.precision
+        self._calibration = Calibration(settings.calibration)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._converted: Converted | None = None
         self._stopped = ""
@@ -77,12 +86,15 @@ class Dispatcher:
         self._accelerated = 0
         self._original = 0
         self._seconds = 0.0
+        self._is_preparing = False
+        self._kept: cache.Entry | None = None
+        self._cache_problem = ""
 
     def __call__(self, /, *args: object, **kwargs: object) -> object:
         """Answer a call."""
         if torch.compiler.is_compiling():
             return self.__wrapped__(*args, **kwargs)
-        reason = self._stopped or guards.transformed() or ("training mode" if self._model.training else "")
+        reason = self._stopped or guards.transformed() or self._misplaced()
         if reason:
             return self._run_original(reason, args, kwargs)
         call = Call(args, kwargs)
@@ -126,8 +138,8 @@ class Dispatcher:
 
     def complain(self, reason: str, error: BaseException | None = None) -> None:
         """Warn that the original runs, or raise where that was asked for."""
-        message = f"{self._name}/{self._precision} does not run {type(self._model).__name__}: {reason}"
-        if self._strict:
+        message = f"{self._settings.engine}/{self._precision} does not run {type(self._model).__name__}: {reason}"
+        if self._settings.strict:
             raise AccelerationError(message) from error
         log.debug("%s", message, exc_info=error)
         warn(f"{message}. Its original forward runs.")
@@ -137,9 +149,9 @@ class Dispatcher:
         converted = self._converted
         conversion = converted.conversion if converted else None
         return Explanation(
-            running="original" if self._reason else f"{self._name}/{self._precision}",
+            running="original" if self._reason else f"{self._settings.engine}/{self._precision}",
             reason=self._reason,
-            engine=self._name,
+            engine=self._settings.engine,
             precision=self._precision,
             calls_accelerated=self._accelerated,
             calls_original=self._original,
@@ -147,9 +159,17 @@ class Dispatcher:
             graphs=conversion.graphs if conversion else 0,
             dtypes=frozenset(conversion.dtypes()) if conversion else frozenset(),
             conversion_seconds=self._seconds,
+            is_preparing=self._is_preparing,
+            cache_problem=self._cache_problem or (conversion.cache_problem if conversion else ""),
         )
 
     # Answering.
+
+    def _misplaced(self) -> str:
+        if self._model.training:
+            return "training mode"
+        # Threads and sessions of an engine do not survive a fork: asking them there would wait for ever.
+        return "" if os.getpid() == self._process else "this is a forked child process"
 
     def _run_original(self, reason: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         self._reason = reason
@@ -221,6 +241,10 @@ class Dispatcher:
             watch, reason = self._watch(call)
             if watch is None:
                 return self._run_original(reason, call.args, call.kwargs)
+            self._is_preparing = True
+            if reason := self._uncalibrated(call):
+                return self._run_original(reason, call.args, call.kwargs)
+            self._is_preparing = False
             if call.leaves.objects:
                 return self._prove_on_copies(call, watch)
             return self._prove_on_call(call, watch)
@@ -247,6 +271,37 @@ class Dispatcher:
             self.stop(str(error))
             return None, self._stopped
         return (None, "a submodule has hooks") if watch.hooked() else (watch, "")
+
+    def _uncalibrated(self, call: Call) -> str:
+        """Say what is missing before the model can be quantized; look at the call's inputs."""
+        if not self._settings.needs_calibration or self._converted is not None or self._calibration.is_complete:
+            return ""
+        if not self._calibration.calls:
+            entry = self._entry()
+            if entry is not None and kept_for(entry, call):
+                self._kept = entry
+                return ""
+        started = time.perf_counter()
+        try:
+            self._calibration.see(call)
+        except Exception as error:  # the border to the user's data
+            reason = str(error) if isinstance(error, CannotConvert) else f"calibration data failed ({_words(error)})"
+            self.stop(reason, error=error)
+            return reason
+        finally:
+            self._seconds += time.perf_counter() - started
+        return "" if self._calibration.is_complete else self._calibration.progress()
+
+    def _entry(self) -> cache.Entry | None:
+        """Where this model is kept once it is converted; None when it is not."""
+        if not self._settings.cache or not self._engine.keeps:
+            return None
+        try:
+            key = digest(self._model, self._settings.describe(), packages=self._engine.distributions)
+        except CannotDescribe as error:
+            self._cache_problem = str(error)
+            return None
+        return cache.Entry(key, f"{type(self._model).__name__} {self._settings.engine}/{self._precision}")
 
     def _no_conversion(self) -> str:
         """Say why the model is not converted (again)."""
@@ -340,7 +395,9 @@ class Dispatcher:
 
     def _convert(self, watch: guards.Watch) -> Converted:
         self._conversions += 1
-        return Converted(self._engine.convert(self._model, self._precision), watch, {})
+        entry, self._kept = self._kept or self._entry(), None
+        request = Request(settings=self._settings, calibration=self._calibration, entry=entry)
+        return Converted(self._engine.convert(self._model, request), watch, {})
 
     def _refuse(self, key: Hashable, reason: str, error: Exception | None) -> None:
         """Leave this kind of call to the original; all of them, when the engine could not take the first one."""
@@ -367,4 +424,4 @@ def _object_states(call: Call) -> list[tuple[int, int]]:
 
 def _words(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:_LONGEST]}" if lines else type(error).__name__

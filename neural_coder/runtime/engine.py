@@ -11,17 +11,24 @@ import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from neural_coder.runtime.settings import NoOptions, Settings
 
 if TYPE_CHECKING:
     import torch
 
+    from neural_coder.runtime.cache import Entry
+    from neural_coder.runtime.calibration import Calibration
     from neural_coder.runtime.structure import Call
 
 REDUCED_TOLERANCE = 0.2
 """Relative difference that two ways to compute in 16 bits may have."""
+QUANTIZED_TOLERANCE = 0.6
+"""Relative difference beyond which a quantized model is broken; up to there it may lose much and keep the answers."""
 
 PREFIX = "engine_"
 Program = Callable[[tuple[object, ...], Mapping[str, object]], object]
@@ -29,6 +36,22 @@ Program = Callable[[tuple[object, ...], Mapping[str, object]], object]
 
 class CannotConvert(Exception):
     """An engine cannot take this model or this call; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an engine is asked to make of a model."""
+
+    settings: Settings
+    calibration: Calibration
+    """Holds the calls to calibrate on, once it is complete."""
+    entry: Entry | None = None
+    """Where converted models of this very kind are kept; None when nothing is to be kept."""
+
+    @property
+    def precision(self) -> str:
+        """The precision that was asked for."""
+        return self.settings.precision
 
 
 class Conversion:
@@ -45,6 +68,8 @@ class Conversion:
         self.compute_dtype = compute_dtype
         self.quantized_modules = 0
         self.graphs = 0
+        self.cache_problem = ""
+        """Why the converted model could not be kept; empty when it was, or need not be."""
 
     def program(self, call: Call, output: object) -> Program:
         """Return what answers calls like `call`.
@@ -70,6 +95,12 @@ class Engine(ABC):
     """Packages it needs besides torch; looked up, not imported, before it is used."""
     extra = ""
     """The extra of this package that installs them."""
+    distributions: tuple[str, ...] = ()
+    """Distributions whose versions decide whether a kept model may be used again."""
+    options: type[Any] = NoOptions
+    """A dataclass of the settings that only this engine has."""
+    keeps = False
+    """Whether conversions are kept on disk (see `Request.entry`)."""
     specialised = False
     """A program answers only calls with exactly the same shapes and plain values."""
     max_kinds = 8
@@ -81,7 +112,7 @@ class Engine(ABC):
     under_autocast = True
 
     @abstractmethod
-    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+    def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Convert a copy of `model`, whose own modules must stay as they are.
 
         Raises:
@@ -107,6 +138,10 @@ class Engine(ABC):
     def original_suffices(self, precision: str) -> bool:
         """Whether this is just how the original runs."""
         return False
+
+    def unavailable(self, precision: str) -> str:
+        """Say why this machine cannot run a precision at all; empty when it can."""
+        return ""
 
     def missing(self) -> str:
         """Say what to install before this engine can be used; empty when everything is there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import REDUCED_TOLERANCE, Conversion, Engine, Program
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, Conversion, Engine, Program, Request
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +49,11 @@ class InductorEngine(Engine):
         """Frozen weights are held a second time, in the layout of the kernels."""
         return 1.0 if precision == "bf16" else 1.5
 
-    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+    def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Copy the model, in bfloat16 where asked for."""
         from neural_coder.runtime.conversion import twin
 
-        dtype = self.compute_dtype(precision)
+        dtype = self.compute_dtype(request.precision)
         return Compiled(twin(model, dtype), compute_dtype=dtype)
 
 

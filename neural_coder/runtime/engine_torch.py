@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine import (
+    QUANTIZED_TOLERANCE,
+    REDUCED_TOLERANCE,
+    CannotConvert,
+    Conversion,
+    Engine,
+    Request,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,17 +41,17 @@ class TorchEngine(Engine):
 
     def tolerance(self, precision: str) -> float:
         """A few per cent for bfloat16; quantization may lose much and still keep the answers."""
-        return REDUCED_TOLERANCE if precision == "bf16" else 0.6
+        return REDUCED_TOLERANCE if precision == "bf16" else QUANTIZED_TOLERANCE
 
     def memory(self, precision: str) -> float:
         """Half the weights for bfloat16, a quarter and what packing needs for int8."""
         return 0.5
 
-    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+    def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Copy the model in bfloat16, or with quantized layers."""
         from neural_coder.runtime.conversion import twin
 
-        dtype = self.compute_dtype(precision)
+        dtype = self.compute_dtype(request.precision)
         return _int8_dynamic(model) if dtype is None else Conversion(twin(model, dtype), compute_dtype=dtype)
 
 

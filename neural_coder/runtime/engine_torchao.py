@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import CannotConvert, Conversion, Engine
+from neural_coder.runtime.engine import QUANTIZED_TOLERANCE, CannotConvert, Conversion, Engine, Request
 from neural_coder.runtime.engine_inductor import Compiled
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class TorchaoEngine(Engine):
 
     def tolerance(self, precision: str) -> float:
         """Quantization may lose much and still keep the answers."""
-        return 0.6
+        return QUANTIZED_TOLERANCE
 
     def memory(self, precision: str) -> float:
         """A quarter of the weights, once more in the layout of the kernels, and what compiling takes."""
         return 1.0
 
-    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+    def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Quantize the linear layers of a copy."""
         import torch
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine, Program
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine, Program, Request
 
 if TYPE_CHECKING:
     import torch
@@ -74,11 +74,11 @@ class TorchscriptEngine(Engine):
         """Frozen weights are held a second time, in the layout of the kernels."""
         return 1.0 if precision == "bf16" else 1.5
 
-    def convert(self, model: torch.nn.Module, precision: str) -> Conversion:
+    def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Copy the model, in bfloat16 where asked for."""
         from neural_coder.runtime.conversion import twin
 
-        dtype = self.compute_dtype(precision)
+        dtype = self.compute_dtype(request.precision)
         return Traced(twin(model, dtype), compute_dtype=dtype)
 
 

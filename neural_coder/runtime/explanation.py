@@ -38,7 +38,11 @@ class Explanation:
     dtypes: frozenset[str] = frozenset()
     """Types of the converted copy's weights, such as `bfloat16` or `qint8`."""
     conversion_seconds: float = 0.0
-    """Spent so far on copying, converting, compiling and checking."""
+    """Spent so far on calibrating, copying, converting, compiling and checking."""
+    is_preparing: bool = False
+    """Whether the original only answers until there is enough calibration data."""
+    cache_problem: str = ""
+    """Why the converted model was not kept on disk; empty when it was, or when this engine keeps none."""
 
     def __str__(self) -> str:
         calls = f"{self.calls_accelerated} calls accelerated, {self.calls_original} by the original"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neural_coder.runtime.structure import Call, Leaves, describe
+from neural_coder.runtime.structure import Call, tensors_of
 
 
 class Flat(torch.nn.Module):  # type: ignore[misc]  # torch is not followed, so its base class is Any to mypy
@@ -21,6 +21,4 @@ class Flat(torch.nn.Module):  # type: ignore[misc]  # torch is not followed, so 
         """Put the tensors where they belong in the example, and list the tensors of the answer."""
         given = iter(tensors)
         call = self._example.with_tensors(lambda _: next(given))
-        leaves = Leaves()
-        describe(self.module.forward(*call.args, **call.kwargs), leaves)
-        return tuple(leaves.tensors)
+        return tuple(tensors_of(self.module.forward(*call.args, **call.kwargs)))

@@ -95,6 +95,16 @@ def rebuild(value: object, replace: Callable[[Tensor], Tensor]) -> object:
     return _assemble(value, keys, [rebuild(item, replace) for item in values])
 
 
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """All tensors in a nested structure, those too that only stand for one while a model is captured."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    parts = None if isinstance(value, (*_PLAIN, *_CONSTANTS)) else _parts(value)
+    for item in parts[1] if parts else ():
+        yield from tensors_of(item)
+
+
 def mutable_containers(value: object) -> Iterator[tuple[object, tuple[Hashable, ...], list[object]]]:
     """Lists and dictionaries in a nested structure, each with its keys and values of now."""
     parts = None if isinstance(value, (*_TENSORS, *_PLAIN, *_CONSTANTS)) else _parts(value)

@@ -938,7 +938,7 @@ def test_an_object_without_a_model_is_handed_back_with_a_warning():
 
 
 def test_unknown_engines_and_precisions_are_refused_with_what_exists():
-    with pytest.raises(ValueError, match=r"did you mean 'inductor'\?.*engines: inductor, torch, torchao, torchscript"):
+    with pytest.raises(ValueError, match=r"did you mean 'inductor'\?.*engines: inductor, .*torchscript"):
         accelerate(small(), engine="induktor")
     with pytest.raises(ValueError, match="it has: fp32, bf16, int8_dynamic"):
         accelerate(small(), engine="torch", precision="fp8")
