@@ -115,7 +115,7 @@ def read_bytes(path: Path) -> bytes:
 def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step; whoever reads it sees the old bytes or the new ones, and its mode stays.
 
-    A symbolic link stays a link: the file behind it is replaced.
+    A symbolic link stays a link: the file behind it is replaced. What is no file (a pipe, `/dev/null`) is written to.
 
     Raises:
         UserError: The folder or the file cannot be written.
@@ -123,6 +123,9 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     target = path.resolve()
     temporary: str | None = None
     try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
         mode = target.stat().st_mode & 0o7777 if target.exists() else None
         if mode is not None and not os.access(target, os.W_OK):
             raise PermissionError(13, "Permission denied")

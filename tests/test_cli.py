@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,19 @@ def test_analyze_writes_the_documented_json(script, neural_coder):
 
 
 @pytest.mark.torch
+def test_a_pipe_is_written_to_and_stays_a_pipe(script, neural_coder, tmp_path):
+    """As root, replacing it as a file is replaced would destroy `/dev/null`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert neural_coder("analyze", script, "--json", pipe).exit_code == 0
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert os.read(reader, 1) == b"{"
+    finally:
+        os.close(reader)
+
+
 def test_analyze_with_a_run_shows_what_the_code_does_not_and_leaves_the_tree_as_it_is(script, neural_coder):
     script.write_text(
         "import sys, torch\nopen('out.txt', 'w').write('x')\nscope = {'torch': torch, 'width': int(sys.argv[1])}\n"
