@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test lint format bench-analyze ecosystem clean
+.PHONY: install demo test lint format bench-analyze bench-engines ecosystem clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ format: $(INSTALLED)
 # What `analyze` takes over the installed transformers, in units of ast.parse; a few minutes.
 bench-analyze: $(INSTALLED)
 	$(BIN)/python benchmarks/analyze.py
+
+# What each engine makes of well-known models, ours and by hand; hours. ENGINES="--models lstm --batches 1" does less.
+bench-engines: $(INSTALLED)
+	$(BIN)/python benchmarks/engines/run.py $(ENGINES)
 
 # Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
 # ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from neural_coder import config, diff, engine, registry, repo
+from neural_coder import config, diff, engine, registry, repo, vendoring
 from neural_coder.engine import Request
 from neural_coder.errors import UserError
 from neural_coder.patching import Patch
@@ -40,6 +40,7 @@ def enable(
     python: str | os.PathLike[str] | None = None,
     apply: bool = False,
     run: bool = True,
+    vendor: bool = False,
 ) -> Result:
     """Make a PyTorch script faster: patch it, run the variants, verify their answers, and pick the fastest.
 
@@ -60,6 +61,8 @@ def enable(
         python: Interpreter that runs the script. None: that of the active virtual environment, else this one.
         apply: Change the files when something faster was found (with `run=False`: at once).
         run: False patches with the given features without running anything; that needs no PyTorch.
+        vendor: The patch brings a copy of the runtime along, if it needs it, so that the script runs where Neural Coder
+            is not installed.
 
     Returns:
         What was found; its `repr` is the table of all variants.
@@ -83,12 +86,14 @@ def enable(
             timeout=timeout,
             cwd=None if cwd is None else Path(cwd),
             python=None if python is None else Path(python),
+            vendor=vendor,
         )
     else:
         wanted = _features(features)
         if wanted is None:
             raise UserError('run=False needs features by name, such as ["bf16"]: "auto" can only choose by running.')
         plan, patches, base = engine.build_patches(Path(code), wanted)
+        patches = vendoring.vendor(patches, Path(code).resolve().parent) if vendor else patches
         result = Result(data={}, patches=patches, base=base, summary=f"{plan.id}: patched, not run")
     if apply and result.patches:
         result.apply()
@@ -108,6 +113,7 @@ def optimize(
     timeout: str | float | None = None,
     cwd: Path | None = None,
     python: Path | None = None,
+    vendor: bool = False,
 ) -> Result:
     """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
 
@@ -123,12 +129,14 @@ def optimize(
         timeout: See `enable`.
         cwd: See `enable`.
         python: See `enable`.
+        vendor: See `enable`.
     """
     settings = config.load(script.resolve().parent)
     name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
     request = replace(
         _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python),
         features=_features(features if features is not None else settings.features),
+        vendor=vendor,
         criterion=Criterion(
             relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
             metric=name,

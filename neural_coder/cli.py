@@ -43,6 +43,11 @@ def cli() -> None:
     """
 
 
+_vendor = click.option(
+    "--vendor", is_flag=True, help="Let the patch bring the runtime along: the script then runs without Neural Coder."
+)
+
+
 @cli.command(epilog=EXIT_CODES)
 @click.argument("script", type=click.Path(path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS OF THE SCRIPT]")
@@ -64,6 +69,7 @@ def cli() -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the winning diff there."
 )
+@_vendor
 @click.option("--apply", "apply_", is_flag=True, help="Change the files; the diff to undo it is kept.")
 @click.option("--json", "json_", metavar="FILE", help="Write the result as JSON; `-` for standard output.")
 @click.option(
@@ -188,12 +194,14 @@ def analyze(
 )
 @click.option("--write", is_flag=True, help="Change the files instead of printing the diff.")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 when something would change.")
+@_vendor
 @_many_files
 def patch(
     paths: tuple[Path, ...],
     features: tuple[str, ...],
     write: bool,
     check: bool,
+    vendor: bool,
     jobs: int | None,
     no_cache: bool,
     file_timeout: str | None,
@@ -204,7 +212,7 @@ def patch(
     if write and check:
         raise UserError("--write and --check exclude each other: --check never changes a file.")
     with _file_progress() as tick:
-        outcome = repo.patch_paths(paths, features, _options(jobs, no_cache, file_timeout, tick))
+        outcome = repo.patch_paths(paths, features, _options(jobs, no_cache, file_timeout, tick), with_runtime=vendor)
     for note in outcome.notes:
         click.echo(f"neural-coder: {note}", err=True)
     if write:

@@ -31,12 +31,12 @@ class Block(NamedTuple):
     b_to: int
 
 
-def unified_diff(name: str, before: bytes, after: bytes) -> bytes:
+def unified_diff(name: str, before: bytes | None, after: bytes) -> bytes:
     """Write the difference between two versions of a file as git does.
 
     Args:
         name: Path of the file relative to the folder in which the diff will be applied, with forward slashes.
-        before: The old content.
+        before: The old content; None for a new file.
         after: The new content.
 
     Returns:
@@ -44,9 +44,9 @@ def unified_diff(name: str, before: bytes, after: bytes) -> bytes:
     """
     if before == after:
         return b""
-    a, b = _lines(before), _lines(after)
+    a, b = _lines(before or b""), _lines(after)
     blocks = changed_blocks(a, b)
-    parts = [_header(name)]
+    parts = [_header(name, is_new=before is None)]
     for group in _hunks(blocks):
         parts.extend(_hunk(group, a, b))
     return b"".join(parts)
@@ -89,11 +89,12 @@ def _lines(data: bytes) -> list[bytes]:
     return [*lines, last] if last else lines
 
 
-def _header(name: str) -> bytes:
+def _header(name: str, *, is_new: bool) -> bytes:
     old, new = quote(f"a/{name}"), quote(f"b/{name}")
     # git ends a name that holds a blank with a tab, else `patch` would take what follows the blank for a date.
     tail = "\t" if " " in name and not old.startswith('"') else ""
-    return f"diff --git {old} {new}\n--- {old}{tail}\n+++ {new}{tail}\n".encode("ascii")
+    left, mode = ("/dev/null", "new file mode 100644\n") if is_new else (f"{old}{tail}", "")
+    return f"diff --git {old} {new}\n{mode}--- {left}\n+++ {new}{tail}\n".encode("ascii")
 
 
 def _compare(a: Sequence[bytes], b: Sequence[bytes]) -> Iterator[Block]:

@@ -15,6 +15,7 @@ from neural_coder.backend import Backend
 from neural_coder.bench import machine, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
+from neural_coder.diff import join
 from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
 from neural_coder.observed import Merged
@@ -22,6 +23,7 @@ from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
 from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
+from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_TIMEOUT = 300.0
@@ -45,6 +47,8 @@ class Request:
     timeout: float = DEFAULT_TIMEOUT
     cwd: Path
     python: Path
+    vendor: bool = False
+    """Whether the patch brings a copy of the runtime along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,9 @@ def optimize(request: Request, say: Say) -> Optimized:
         )
         found = race.run(candidates)
     winner = found.candidate or ground.moved
+    patches = winner.patches if winner else ()
+    if request.vendor:
+        patches = vendor(patches, request.script.resolve().parent)
     merged = _merged(project, analyses, ground)
     base = git_root(project.root) or project.root
     diffs = {item.plan.id: item.diff(base).decode("utf-8", "surrogateescape") for item in candidates}
@@ -104,11 +111,11 @@ def optimize(request: Request, say: Say) -> Optimized:
         reproduce={plan.id: _reproduce(request, plan) for plan in plans},
         chosen=found.chosen.plan.id if found.chosen else None,
         confirmed=found.confirmed,
-        diff=winner.diff(base).decode("utf-8", "surrogateescape") if winner else "",
+        diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
         notes=_notes(ground, found.baseline),
         seconds=clock.used,
     )
-    return Optimized(report=report, patches=winner.patches if winner else (), base=base)
+    return Optimized(report=report, patches=patches, base=base)
 
 
 def observe(request: Request, say: Say) -> tuple[Merged, Path]:

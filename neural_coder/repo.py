@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from neural_coder.files import python_files
 from neural_coder.patching import Patch
 from neural_coder.source import write_bytes_atomically
 from neural_coder.survey import base_of
+from neural_coder.vendoring import vendor_each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,16 @@ class RepoPatch:
         write_patches(self.patches)
 
 
-def patch_paths(paths: Sequence[Path], features: Sequence[str], options: Options) -> RepoPatch:
+def patch_paths(
+    paths: Sequence[Path], features: Sequence[str], options: Options, *, with_runtime: bool = False
+) -> RepoPatch:
     """Patch files and folders with features, statically.
 
     Args:
         paths: Files, folders, repos.
         features: As on the command line: `bf16`, `batch_size=32`.
         options: How to work on many files.
+        with_runtime: Put a copy of the runtime beside the patched files (see `vendoring`).
 
     Raises:
         UserError: A path or a feature does not exist, features exclude each other, or no file could be read.
@@ -64,7 +69,7 @@ def patch_paths(paths: Sequence[Path], features: Sequence[str], options: Options
         raise UserError("\n".join(notes))
     patches = [decode(Patch, plain) for outcome in done.files if (plain := outcome.reply.get("patch")) is not None]
     return RepoPatch(
-        patches=tuple(patches),
+        patches=vendor_each(patches) if with_runtime else tuple(patches),
         base=base,
         notes=(*notes, *([done.note] if done.note else [])),
         exit_code=max((problem.exit_code for problem in problems), default=0),
@@ -78,17 +83,19 @@ def write_patches(patches: Sequence[Patch]) -> None:
         UserError: A file has changed since it was read, or cannot be written; then no file is changed.
     """
     for patch in patches:
-        if patch.before.path.read_bytes() != patch.before.encode():
+        if not _is_as(patch.before.path, None if patch.creates else patch.before.encode()):
             raise UserError(f"{patch.before.path} has changed since it was read; run again. Nothing was changed.")
     written: list[Patch] = []
     try:
         for patch in patches:
+            if patch.creates:
+                _make_folder(patch.before.path.parent)
             write_bytes_atomically(patch.before.path, patch.after.encode())
             written.append(patch)
     except BaseException:
         # Also on Ctrl-C: a half-patched project is worse than an unpatched one.
         for patch in reversed(written):
-            write_bytes_atomically(patch.before.path, patch.before.encode())
+            _undo(patch)
         raise
 
 
@@ -99,10 +106,31 @@ def revert_patches(patches: Sequence[Patch]) -> None:
         UserError: A file is no longer as the patch left it.
     """
     for patch in patches:
-        if patch.before.path.read_bytes() != patch.after.encode():
+        if not _is_as(patch.before.path, patch.after.encode()):
             raise UserError(f"{patch.before.path} has changed since it was patched; nothing was reverted.")
     for patch in patches:
+        _undo(patch)
+
+
+def _is_as(path: Path, data: bytes | None) -> bool:
+    """Whether a file holds exactly these bytes; None: whether there is no such file."""
+    return not path.exists() if data is None else path.is_file() and path.read_bytes() == data
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}. Nothing was changed.") from error
+
+
+def _undo(patch: Patch) -> None:
+    if not patch.creates:
         write_bytes_atomically(patch.before.path, patch.before.encode())
+        return
+    patch.before.path.unlink()
+    with contextlib.suppress(OSError):  # another file may be there, or Python's compiled ones
+        patch.before.path.parent.rmdir()
 
 
 def _job_for(features: Sequence[str]) -> filejobs.Job:

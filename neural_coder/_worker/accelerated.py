@@ -8,6 +8,9 @@ from typing import Any
 
 from . import values
 
+_RUNTIMES = ("neural_coder.runtime", "neural_coder_runtime")
+"""As installed, and as `--vendor` copies it beside a script."""
+
 
 def explanations(function: Callable[..., Any]) -> list[Any]:
     """What the runtime says about the models that a callable runs; nothing about models never given to it.
@@ -15,14 +18,14 @@ def explanations(function: Callable[..., Any]) -> list[Any]:
     Args:
         function: The callee of a probed call.
     """
-    explain = getattr(sys.modules.get("neural_coder.runtime"), "explain", None)
-    if explain is None:
+    explains = [getattr(sys.modules.get(name), "explain", None) for name in _RUNTIMES]
+    if not any(explains):
         return []
     said = []
     for root in values.modules_of(function):
         # The runtime puts a forward of its own on the instance: only such modules inside of others are worth asking.
         inner = (module for module in root.modules() if module is not root and "forward" in vars(module))
-        said += [explain(module) for module in (root, *inner)]
+        said += [explain(module) for module in (root, *inner) for explain in explains if explain is not None]
     return [explanation for explanation in said if getattr(explanation, "engine", "")]
 
 

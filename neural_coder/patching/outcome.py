@@ -28,6 +28,8 @@ class Patch:
     after: Source
     changes: tuple[Change, ...] = ()
     """The edits that changed something, in the order of the text; those that were there already are left out."""
+    creates: bool = False
+    """Whether there is no such file yet; then `before` is empty."""
 
     @property
     def empty(self) -> bool:
@@ -42,7 +44,7 @@ class Patch:
         """
         path, root = self.before.path.absolute(), root.absolute()
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        return unified_diff(name, self.before.encode(), self.after.encode())
+        return unified_diff(name, None if self.creates else self.before.encode(), self.after.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

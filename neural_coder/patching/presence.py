@@ -9,7 +9,10 @@ from neural_coder.patching.layout import COMPOUND, Layout, fingerprint
 from neural_coder.patching.requests import Request
 from neural_coder.patching.scopes import Scopes, dotted
 
-_ACCELERATE = fingerprint(dotted("neural_coder.runtime.accelerate"))
+_ACCELERATE = frozenset(
+    fingerprint(dotted(name)) for name in ("neural_coder.runtime.accelerate", "neural_coder_runtime.accelerate")
+)
+"""The call, of the runtime as installed and of a copy that `--vendor` has put beside the script."""
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -78,7 +81,7 @@ class Presence:
         """The models that a statement hands to the runtime."""
         if statement not in self._accelerated:
             calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call) and node.args)
-            handed = (call for call in calls if self._scopes.canonical(call.func, statement) == _ACCELERATE)
+            handed = (call for call in calls if self._scopes.canonical(call.func, statement) in _ACCELERATE)
             self._accelerated[statement] = frozenset(fingerprint(call.args[0]) for call in handed)
         return self._accelerated[statement]
 

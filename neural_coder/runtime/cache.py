@@ -22,7 +22,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "NEURAL_CODER_CACHE"
-"""Environment variable that names another folder."""
+"""Environment variable that names another cache folder; the analysis of code keeps its findings there, too."""
 LIMIT_VARIABLE = "NEURAL_CODER_CACHE_GB"
 DEFAULT_LIMIT_GB = 8.0
 _MANIFEST = "manifest.json"
@@ -46,7 +46,7 @@ def folder() -> Path:
     """Where converted models are kept on this machine, unless the environment names another place."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
-        return Path(named)
+        return Path(named) / "models"
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")

@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import torch
 
-_PACKAGES = ("torch", "transformers", "neural-coder")
+_PACKAGES = ("torch", "transformers")
 """Distributions whose versions stand for the code of all their modules."""
 _OWN = frozenset(vars(torch.nn.Module())) - {"training"}
 """Attributes that every module has."""
@@ -33,7 +33,7 @@ def digest(model: torch.nn.Module, *more: str, packages: tuple[str, ...] = ()) -
     Args:
         model: The model.
         more: Whatever else the result depends on.
-        packages: Distributions whose versions it depends on, besides PyTorch's and our own.
+        packages: Distributions whose versions it depends on, besides PyTorch's.
 
     Raises:
         CannotDescribe: when two models that answer differently could have the same digest.
@@ -100,7 +100,17 @@ def _code(module: str) -> str:
     return f"{module} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
 
 
+@functools.cache
+def _own_code() -> str:
+    """A digest of this package: as it is installed, or as it was copied beside a script."""
+    total = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
 def _versions(packages: tuple[str, ...]) -> Iterator[str]:
+    yield _own_code()
     yield f"python {sys.version_info[:2]} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     for name in (*_PACKAGES, *packages):
         try:
