@@ -8,21 +8,21 @@ import shutil
 import tempfile
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from neural_coder.runtime.cache import Entry
 from neural_coder.runtime.engine import CannotConvert, Conversion, Program, Request
 from neural_coder.runtime.exported import Exported, Shapes, best_example, export, resized, shapes_of, varying
-from neural_coder.runtime.structure import Call, Leaves, describe, rebuild
+from neural_coder.runtime.flat import FlatProgram, Session, check_output
+from neural_coder.runtime.structure import Call
+
+__all__ = ["Graphs", "Session", "kept_for"]
 
 log = logging.getLogger(__name__)
 
-Session = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""What an engine makes of its files: tensors in, tensors out, in the order of the graph."""
 MAX_GRAPHS = 3
 """Graphs of one model: one for the shapes that came first, more when other shapes come."""
 _SHAPES = "shapes.json"
@@ -63,22 +63,8 @@ class Graphs(Conversion):
 
     def program(self, call: Call, output: object) -> Program:
         """Answer calls like `call` from the files, and write these when none fit."""
-        leaves = Leaves()
-        describe(output, leaves)
-        if leaves.objects or not leaves.tensors:
-            raise CannotConvert("an output is no tensor, and this engine returns tensors only")
-        session = self._session_for(call)
-        # Only the structure of the example is kept, not its memory.
-        template = rebuild(output, lambda tensor: tensor.new_empty(0))
-
-        def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-            inputs = Leaves()
-            describe(args, inputs)
-            describe(kwargs, inputs)
-            outputs = iter(session(inputs.tensors))
-            return rebuild(template, lambda _: next(outputs))
-
-        return run
+        check_output(output)
+        return FlatProgram(self._session_for(call), output)
 
     def _session_for(self, call: Call) -> Session:
         tensors = call.leaves.tensors
