@@ -261,6 +261,7 @@ class Prover:
             with quiet(), replaying(randomness):
                 returned = before.returned_argument(output)
                 converted = self.converted or self._convert(watch)
+                self._check_memory(converted, key)
                 kind = converted.kinds.get(key) or Kind(returned=returned, checks=self._engine.checks)
                 answer = kind.learn(converted.conversion, example, output)
                 reason = disagreement(output, answer, self._tolerance(converted.conversion, example))
@@ -282,6 +283,13 @@ class Prover:
         tolerance = self._engine.tolerance(self._settings.precision)
         reduced = {"float16", "bfloat16"} & {*conversion.dtypes()} or guards.autocast_state(device_of(call)) is not None
         return max(tolerance, REDUCED_TOLERANCE) if reduced else tolerance
+
+    def _check_memory(self, converted: Converted, key: Hashable) -> None:
+        """Refuse a further program of an engine whose programs hold the weights each, where memory is short."""
+        if self._engine.specialised and converted.kinds and key not in converted.kinds:
+            reason = shortage(self._model, self._engine.memory(self._settings.precision))
+            if reason:
+                raise CannotConvert(reason)
 
     def _convert(self, watch: Watch) -> Converted:
         self._conversions += 1

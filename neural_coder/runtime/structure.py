@@ -12,7 +12,6 @@ import enum
 from collections import UserDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import FunctionType, MethodType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class Call:
 
 def describe(value: object, leaves: Leaves) -> Hashable:
     """Describe a nested structure without shapes, and append its leaves to `leaves`."""
-    cls: Any = type(value)  # mypy takes type[object] for not hashable
+    cls = type(value)
     if cls in _TENSORS:
         leaves.tensors.append(value)
         return (value.dtype, value.dim(), value.device)  # type: ignore[attr-defined]
@@ -77,11 +76,11 @@ def describe(value: object, leaves: Leaves) -> Hashable:
         return (cls, value)
     if isinstance(value, _PLAIN):
         leaves.plain.append(value)
-        return cls
+        return cls  # type: ignore[return-value]  # mypy takes type[object] for not hashable
     parts = _parts(value)
     if parts is None:
         leaves.objects.append(value)
-        return cls
+        return cls  # type: ignore[return-value]
     keys, values = parts
     return (cls, keys, tuple([describe(item, leaves) for item in values]))
 
