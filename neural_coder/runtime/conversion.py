@@ -15,6 +15,7 @@ from neural_coder.runtime.structure import Call, Leaves, contents, describe, mut
 
 RandomState = dict[str | int, torch.Tensor]
 
+NOT_FINITE = "an output has NaN or infinity where the original's is finite"
 _ROTARY = "inv_freq"
 
 
@@ -122,7 +123,7 @@ def _tensor_disagreement(expected: torch.Tensor, actual: torch.Tensor, tolerance
         return ""  # tokens and labels may flip between equals; the structure was compared
     finite = torch.isfinite(expected)
     if not bool(torch.isfinite(actual)[finite].all()):
-        return "an output has NaN or infinity where the original's is finite"
+        return NOT_FINITE
     difference = torch.linalg.vector_norm((actual - expected)[finite].double())
     size = torch.linalg.vector_norm(expected[finite].double())
     if float(difference) > tolerance * float(size) + 1e-6:

@@ -81,6 +81,16 @@ class Conversion:
         module = self.module
         return lambda args, kwargs: module.forward(*args, **kwargs)
 
+    def first_not_finite(self, call: Call) -> str:
+        """Name the part of the converted model whose output is the first with NaN or infinity; empty if unknown.
+
+        Args:
+            call: The inputs, cast to `compute_dtype`.
+        """
+        from neural_coder.runtime.finite import first_not_finite
+
+        return first_not_finite(self.module, call)
+
     def dtypes(self) -> Iterator[str]:
         """Names of the types that weights are stored in."""
         for parameter in self.module.parameters():

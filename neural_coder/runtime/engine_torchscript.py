@@ -7,10 +7,9 @@ compared with the original twice.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from neural_coder.runtime.engine import REDUCED_TOLERANCE, CannotConvert, Conversion, Engine, Program, Request
+from neural_coder.runtime.engine import REDUCED_TOLERANCE, Conversion, Engine, Program, Request
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +22,12 @@ class Traced(Conversion):
 
     def program(self, call: Call, output: object) -> Program:
         """Trace the copy on the tensors of `call`."""
-        from neural_coder.runtime.structure import Leaves, describe, rebuild
+        from neural_coder.runtime.flat import FlatProgram, check_output
 
-        leaves = Leaves()
-        describe(output, leaves)
-        if leaves.objects or not leaves.tensors:
-            raise CannotConvert("an output is no tensor, and a trace returns tensors only")
+        check_output(output)
         traced = self._trace(call)
-        # Only the structure of the example is kept, not its memory.
-        template = rebuild(output, lambda tensor: tensor.new_empty(0))
-
-        def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-            inputs = Leaves()
-            describe(args, inputs)
-            describe(kwargs, inputs)
-            outputs = iter(traced(*inputs.tensors))
-            return rebuild(template, lambda _: next(outputs))
-
         self.graphs += 1
-        return run
+        return FlatProgram(lambda tensors: traced(*tensors), output)
 
     def _trace(self, call: Call) -> torch.jit.ScriptModule:
         import torch

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import tempfile
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from neural_coder.runtime.cache import Entry
 from neural_coder.runtime.engine import CannotConvert, Conversion, Program, Request
 from neural_coder.runtime.exported import Exported, Shapes, best_example, export, resized, shapes_of, varying
-from neural_coder.runtime.structure import Call, Leaves, describe, rebuild
+from neural_coder.runtime.flat import FlatProgram, Session, check_output
+from neural_coder.runtime.structure import Call
+
+__all__ = ["Graphs", "Session", "kept_for"]
 
 log = logging.getLogger(__name__)
 
-Session = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""What an engine makes of its files: tensors in, tensors out, in the order of the graph."""
 MAX_GRAPHS = 3
-"""Graphs of one model: one for the shapes that came first, more when other shapes come."""
-_SHAPES = "shapes.json"
+"""Graphs for calls that differ in shapes only: one for the shapes that came first, more when other shapes come."""
+MAX_IN_ALL = 8
+"""Graphs of one model for calls of all structures and with all plain values; each holds the weights once more."""
+_GRAPH = "graph.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Which calls a graph answers."""
+
+    signature: str
+    """See `signature_of`."""
+    shapes: Shapes
+
+    def takes(self, signature: str, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether it answers a call."""
+        return signature == self.signature and self.shapes.admit(tensors)
+
+    def as_json(self) -> str:
+        """Text to keep beside the graph."""
+        return json.dumps({"signature": self.signature, "shapes": self.shapes.as_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Graph:
+        """The inverse of `as_json`."""
+        data = json.loads(text)
+        return cls(str(data["signature"]), Shapes.from_json(data["shapes"]))
 
 
 class Graphs(Conversion):
@@ -43,8 +70,8 @@ class Graphs(Conversion):
         """
         super().__init__(module)
         self.request = request
-        self._sessions: list[tuple[Shapes, Session]] = []
-        self._met: list[tuple[Hashable, list[torch.Size]]] = []
+        self._sessions: list[tuple[Graph, Session]] = []
+        self._met: list[tuple[str, list[torch.Size]]] = []
         if request.entry is not None:
             for part in request.entry.parts():
                 self._open_kept(part)
@@ -63,48 +90,35 @@ class Graphs(Conversion):
 
     def program(self, call: Call, output: object) -> Program:
         """Answer calls like `call` from the files, and write these when none fit."""
-        leaves = Leaves()
-        describe(output, leaves)
-        if leaves.objects or not leaves.tensors:
-            raise CannotConvert("an output is no tensor, and this engine returns tensors only")
-        session = self._session_for(call)
-        # Only the structure of the example is kept, not its memory.
-        template = rebuild(output, lambda tensor: tensor.new_empty(0))
-
-        def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-            inputs = Leaves()
-            describe(args, inputs)
-            describe(kwargs, inputs)
-            outputs = iter(session(inputs.tensors))
-            return rebuild(template, lambda _: next(outputs))
-
-        return run
+        check_output(output)
+        return FlatProgram(self._session_for(call), output)
 
     def _session_for(self, call: Call) -> Session:
-        tensors = call.leaves.tensors
-        for shapes, session in self._sessions:
-            if shapes.admit(tensors):
+        tensors, signature = call.leaves.tensors, signature_of(call)
+        for graph, session in self._sessions:
+            if graph.takes(signature, tensors):
                 return session
-        if len(self._sessions) >= MAX_GRAPHS:
-            raise CannotConvert(f"{MAX_GRAPHS} graphs were made already and none takes these shapes")
+        same = sum(graph.signature == signature for graph, _ in self._sessions)
+        if same >= MAX_GRAPHS or len(self._sessions) >= MAX_IN_ALL:
+            raise CannotConvert(f"{len(self._sessions)} graphs were made already and none takes this call")
         if self.request.settings.needs_calibration and not self.request.calibration.is_complete:
-            raise CannotConvert("a graph for other shapes was kept, and there is no calibration data for these")
-        self._met.append((call.key, shapes_of(call)))
-        known = [shapes_of(each) for each in self.request.calibration.calls if each.key == call.key]
-        met = [*(shapes for key, shapes in self._met if key == call.key), *known]
+            raise CannotConvert("a graph for other inputs was kept, and there is no calibration data for these")
+        self._met.append((signature, shapes_of(call)))
+        known = [shapes_of(each) for each in self.request.calibration.calls if signature_of(each) == signature]
+        met = [*(shapes for key, shapes in self._met if key == signature), *known]
         dynamic = varying(met, self.request.settings.dynamic_shapes)
         exported = export(self.module, resized(call, best_example(met, dynamic)), dynamic)
         if not exported.shapes.admit(tensors):
             exported = export(self.module, call, varying([shapes_of(call)], False))
-        return self._make(exported)
+        return self._make(exported, Graph(signature, exported.shapes))
 
-    def _make(self, exported: Exported) -> Session:
+    def _make(self, exported: Exported, graph: Graph) -> Session:
         def write(folder: Path) -> None:
             self.write(exported, folder)
-            (folder / _SHAPES).write_text(json.dumps(exported.shapes.as_json()))
+            (folder / _GRAPH).write_text(graph.as_json())
 
-        session = self._kept(write, exported.shapes) or self._unkept(write, exported.shapes)
-        self._sessions.append((exported.shapes, session))
+        session = self._kept(write, graph.shapes) or self._unkept(write, graph.shapes)
+        self._sessions.append((graph, session))
         self.graphs = len(self._sessions)
         return session
 
@@ -129,8 +143,8 @@ class Graphs(Conversion):
     def _open_kept(self, part: Path) -> None:
         assert self.request.entry is not None
         try:
-            shapes = _shapes_in(part)
-            self._sessions.append((shapes, self.open(part, shapes)))
+            graph = _graph_in(part)
+            self._sessions.append((graph, self.open(part, graph.shapes)))
         except Exception as error:  # the border to the engine, which may refuse the files of another build
             log.debug("%s cannot be opened and is dropped: %s", part, error)
             self.request.entry.drop(part)
@@ -140,8 +154,15 @@ class Graphs(Conversion):
 
 def kept_for(entry: Entry, call: Call) -> bool:
     """Whether an earlier run has kept a graph that takes a call."""
-    return any(_shapes_in(part).admit(call.leaves.tensors) for part in entry.parts())
+    signature = signature_of(call)
+    return any(_graph_in(part).takes(signature, call.leaves.tensors) for part in entry.parts())
 
 
-def _shapes_in(part: Path) -> Shapes:
-    return Shapes.from_json(json.loads((part / _SHAPES).read_text()))
+def signature_of(call: Call) -> str:
+    """A digest of all of a call that is baked into a graph: everything but the values and shapes of its tensors."""
+    plain = [repr(value) for value in call.leaves.plain]
+    return hashlib.sha256(repr((call.key, plain)).encode()).hexdigest()
+
+
+def _graph_in(part: Path) -> Graph:
+    return Graph.from_json((part / _GRAPH).read_text())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from neural_coder.runtime.engine import CannotConvert, Conversion, Program
+from neural_coder.runtime.flat import FlatProgram
 from neural_coder.runtime.structure import Call, Leaves, describe, rebuild
+
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
 
 
 class OtherStructure(Exception):
@@ -30,11 +34,13 @@ class Kind:
         self.returned = returned
         self.checks = checks
         self.reason = reason
-        self._program: Program | None = None
+        self.program: Program | None = None
         self._compute_dtype: torch.dtype | None = None
         self._structure: Hashable = None
         self._dtypes: list[torch.dtype] = []
         self._casts = False
+        self._passed: list[tuple[int, int]] = []
+        """Outputs that are one of the inputs themselves."""
 
     def learn(self, conversion: Conversion, example: Call, expected: object) -> object:
         """Make the program, run it on the example, and return its answer.
@@ -45,17 +51,21 @@ class Kind:
             expected: What the original gave for it.
         """
         self._compute_dtype = conversion.compute_dtype
-        if self._program is None:
-            cast, _ = self._cast(example)
-            self._program = conversion.program(cast, expected)
-        cast, originals = self._cast(example)
-        raw = self._run(cast)
-        wanted, got = Leaves(), Leaves()
+        wanted = Leaves()
         describe(expected, wanted)
+        self._dtypes = [tensor.dtype for tensor in wanted.tensors]
+        if self.program is None:
+            self.program = conversion.program(self.cast(example)[0], expected)
+            places = {id(tensor): place for place, tensor in enumerate(example.leaves.tensors)}
+            outputs = enumerate(wanted.tensors)
+            self._passed = [(place, places[id(tensor)]) for place, tensor in outputs if id(tensor) in places]
+        if isinstance(self.program, FlatProgram):
+            return self._run_flat(self.program, example)
+        cast, originals = self.cast(example)
+        raw, got = self._run(cast), Leaves()
         self._structure = describe(raw, got)
         if len(wanted.tensors) != len(got.tensors):
             raise CannotConvert("the output has another structure than the original's")
-        self._dtypes = [tensor.dtype for tensor in wanted.tensors]
         self._casts = self._dtypes != [tensor.dtype for tensor in got.tensors]
         return self._finish(raw, originals)
 
@@ -65,7 +75,9 @@ class Kind:
         Raises:
             OtherStructure: when the engine's answer is not of the structure that was compared.
         """
-        cast, originals = self._cast(call)
+        if isinstance(self.program, FlatProgram):
+            return self.hand_back(call, self._run_flat(self.program, call))
+        cast, originals = self.cast(call)
         return self.hand_back(call, self._finish(self._run(cast), originals))
 
     def hand_back(self, call: Call, output: object) -> object:
@@ -77,23 +89,45 @@ class Kind:
         given.update(output)  # type: ignore[attr-defined]
         return given
 
-    def _run(self, call: Call) -> object:
-        assert self._program is not None
-        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-            return self._program(call.args, call.kwargs)
+    # Programs of tensors: nothing of the call is built anew.
 
-    def _cast(self, call: Call) -> tuple[Call, dict[int, Tensor]]:
+    def _run_flat(self, program: FlatProgram, call: Call) -> object:
+        given = call.leaves.tensors
+        inputs = given if self._compute_dtype is None else [self._narrow(tensor) for tensor in given]
+        raw = without_gradients(program.session, inputs)
+        if len(raw) != len(self._dtypes):
+            raise OtherStructure("the output has another structure than in the call that was compared")
+        tensors = [
+            tensor if tensor.dtype is dtype else tensor.to(dtype)
+            for tensor, dtype in zip(raw, self._dtypes, strict=True)
+        ]
+        for place, source in self._passed:
+            tensors[place] = given[source]
+        return program.dressed(tensors)
+
+    def _narrow(self, tensor: Tensor) -> Tensor:
+        # A single number (a time step, a scale) does not decide the type of a result, and loses less as it is.
+        if self._compute_dtype is None or not tensor.is_floating_point() or tensor.dim() == 0:
+            return tensor
+        return tensor.to(self._compute_dtype)
+
+    # Programs of whole calls.
+
+    def _run(self, call: Call) -> object:
+        program = self.program
+        assert program is not None
+        return without_gradients(lambda given: program(given.args, given.kwargs), call)
+
+    def cast(self, call: Call) -> tuple[Call, dict[int, Tensor]]:
         """Cast inputs; also map each cast tensor to the one that the caller gave."""
         originals: dict[int, Tensor] = {}
         if self._compute_dtype is None and self.returned is None:
             return call, originals
 
         def cast(tensor: Tensor) -> Tensor:
-            # A single number (a time step, a scale) does not decide the type of a result, and loses less as it is.
-            if self._compute_dtype is None or not tensor.is_floating_point() or tensor.dim() == 0:
-                return tensor
-            converted = tensor.to(self._compute_dtype)
-            originals[id(converted)] = tensor
+            converted = self._narrow(tensor)
+            if converted is not tensor:
+                originals[id(converted)] = tensor
             return converted
 
         return call.with_tensors(cast), originals
@@ -111,3 +145,11 @@ class Kind:
             return originals[id(tensor)] if id(tensor) in originals else tensor.to(dtype)
 
         return rebuild(raw, restore)
+
+
+def without_gradients(run: Callable[[Given], Answer], given: Given) -> Answer:
+    """Run something without gradients, and without paying for that where they are off already."""
+    if not torch.is_grad_enabled():
+        return run(given)
+    with torch.no_grad():
+        return run(given)

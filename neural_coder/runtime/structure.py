@@ -43,13 +43,17 @@ class Call:
     def __init__(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         self.args: tuple[object, ...] = args
         self.kwargs: Mapping[str, object] = kwargs
-        self.leaves = Leaves()
-        self.key: Hashable = (describe(args, self.leaves), describe(kwargs, self.leaves))
+        self.leaves = leaves = Leaves()
+        self.key: Hashable = (
+            tuple([describe(value, leaves) for value in args]),
+            tuple(kwargs),
+            tuple([describe(value, leaves) for value in kwargs.values()]),
+        )
 
     def exact_key(self) -> Hashable:
         """The key with shapes and plain values."""
-        shapes = tuple(tensor.shape for tensor in self.leaves.tensors)
-        return (self.key, shapes, tuple(repr(value) for value in self.leaves.plain))
+        shapes = tuple([tensor.shape for tensor in self.leaves.tensors])
+        return (self.key, shapes, tuple([_exact(value) for value in self.leaves.plain]))
 
     def with_tensors(self, replace: Callable[[Tensor], Tensor]) -> Call:
         """The same call in fresh containers, each tensor replaced by what `replace` makes of it."""
@@ -72,13 +76,18 @@ def describe(value: object, leaves: Leaves) -> Hashable:
         return (cls, value)
     if isinstance(value, _PLAIN):
         leaves.plain.append(value)
-        return str(cls)
+        return cls  # type: ignore[return-value]  # mypy takes type[object] for not hashable
     parts = _parts(value)
     if parts is None:
         leaves.objects.append(value)
-        return str(cls)
+        return cls  # type: ignore[return-value]
     keys, values = parts
     return (cls, keys, tuple([describe(item, leaves) for item in values]))
+
+
+def _exact(value: object) -> Hashable:
+    """What tells a plain value from others of its type; of floats, -0.0 is not 0.0, and NaN is itself."""
+    return value if type(value) is int or type(value) is str else repr(value)
 
 
 def rebuild(value: object, replace: Callable[[Tensor], Tensor]) -> object:

@@ -134,7 +134,7 @@ def test_rotary_frequencies_stay_exact_in_bfloat16():
     model = accelerate(copy.deepcopy(reference), precision="bf16", strict=True)
     with torch.no_grad():
         model(torch.ones(1, 2, dtype=torch.long))
-    converted = vars(model)["forward"]._converted.conversion.module
+    converted = vars(model)["forward"]._prover.converted.conversion.module
     assert converted.rotary_emb.inv_freq.dtype == torch.float32
     assert torch.equal(converted.rotary_emb.inv_freq, reference.rotary_emb.inv_freq)
 

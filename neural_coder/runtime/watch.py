@@ -1,0 +1,308 @@
+"""A model as it was at one moment, cheap to compare with what it is now.
+
+One pass compares objects by identity, attributes and settings included; a second one joins samples of all weights.
+Both run in C: for BERT-base they take less than a thousandth of a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+
+import torch
+
+from neural_coder.runtime.structure import tensors_inside
+
+_INSIDE = frozenset(vars(torch.nn.Module()))
+"""Attributes that every module has; of these only `training` says anything about its answers."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_CONTENTS = ("_parameters", "_buffers", "_modules")
+_VALUES = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    torch.Size,
+    torch.dtype,
+    torch.device,
+    torch.memory_format,
+)
+_FUNCTIONS = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
+_PIECES = 8
+"""Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`)."""
+_PIECE_BYTES = 16
+
+_GLOBAL_HOOKS = [
+    hooks
+    for name in ("_global_forward_hooks", "_global_forward_pre_hooks")
+    if (hooks := getattr(torch.nn.modules.module, name, None)) is not None
+]
+"""Hooks that PyTorch calls for every module."""
+_version = attrgetter("_version")
+_data_ptr = torch.Tensor.data_ptr
+
+
+class CannotWatch(Exception):
+    """Changes of this model could not be noticed; the message says why."""
+
+
+class Watch:
+    """A model as it was at one moment."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        """Remember `model`.
+
+        Raises:
+            CannotWatch: when some change of it could not be noticed.
+        """
+        named = list(model.named_modules())
+        self._hooks = [vars(module)[name] for _, module in named[1:] for name in _HOOKS] + _GLOBAL_HOOKS
+        contents = [vars(module)[name] for _, module in named for name in _CONTENTS]
+        self._empty = [items for items in contents if not items]
+        self._contents = _Containers([("", items) for items in contents if items], plain=False)
+        inner = _Inner(named)
+        self._settings = _Containers(inner.containers, plain=True)
+        self._attributes = _Attributes(inner.attributes)
+        self._weights = _Weights([*model.named_parameters(), *model.named_buffers(), *inner.tensors])
+
+    def hooked(self) -> bool:
+        """Whether a submodule has hooks now, or all modules have; those would not fire in a converted copy."""
+        return any(self._hooks)
+
+    def needs_gradients(self) -> bool:
+        """Whether a weight needs gradients."""
+        return any(tensor.requires_grad for tensor in self._weights.tensors)
+
+    def holds(self) -> bool:
+        """Whether the model is still as it was."""
+        try:
+            return (
+                self._weights.hold()
+                and not any(self._empty)
+                and self._contents.hold()
+                and self._attributes.hold()
+                and self._settings.hold()
+            )
+        except RuntimeError:  # another thread changes a container just now
+            return False
+
+    def difference(self) -> str:
+        """Name what changed; empty when nothing did."""
+        if any(self._empty) or not self._contents.hold():
+            return "submodules, parameters or buffers were added, removed or replaced"
+        if not self._attributes.hold():
+            return f"attribute {self._attributes.changed()} changed"
+        if not self._settings.hold():
+            return f"attribute {self._settings.changed()} changed"
+        if not self._weights.hold():
+            return f"{self._weights.changed()} changed"
+        return ""
+
+
+class _Containers:
+    """Lists, sets and dictionaries: nothing may be added, removed, renamed or replaced."""
+
+    def __init__(self, named: Iterable[tuple[str, object]], *, plain: bool) -> None:
+        """Remember containers; with `plain`, equal plain values may replace one another."""
+        self._names: list[str] = []
+        self._all: list[list[object]] = []
+        self._views: list[Iterable[object]] = []
+        for name, container in named:
+            self._names.append(name)
+            self._all.append(container)  # type: ignore[arg-type]  # a list stands for all that has a length
+            self._views.append(container.values() if isinstance(container, dict) else container)  # type: ignore[arg-type]
+        self._dicts = [each for each in self._all if isinstance(each, dict)]
+        self._plain = plain
+        self._remember()
+
+    def _remember(self) -> None:
+        self._sizes = [*map(len, self._all)]
+        self._keys = [*chain.from_iterable(self._dicts)]
+        self._values = [*chain.from_iterable(self._views)]
+
+    def hold(self) -> bool:
+        """Whether they are as they were."""
+        if [*map(len, self._all)] != self._sizes:
+            return False
+        if all(map(is_, chain.from_iterable(self._views), self._values)):
+            return all(map(is_, chain.from_iterable(self._dicts), self._keys)) or self._same_keys()
+        if not (self._plain and self._same_keys() and all(map(_same, chain.from_iterable(self._views), self._values))):
+            return False
+        self._remember()
+        return True
+
+    def _same_keys(self) -> bool:
+        return [*chain.from_iterable(self._dicts)] == self._keys
+
+    def changed(self) -> str:
+        """The name of the first container that changed."""
+        then = iter(self._values)
+        for name, view, size, now in zip(self._names, self._views, self._sizes, map(len, self._all), strict=True):
+            values = [next(then) for _ in range(size)]
+            if now != size or not all(map(_same, view, values)):
+                return name
+        return self._names[0] if self._names else ""
+
+
+class _Attributes:
+    """Attributes of objects: plain values must be equal, others the same objects, and none may come or go."""
+
+    def __init__(self, watched: Iterable[tuple[str, dict[str, object], list[str], bool]]) -> None:
+        """Remember attributes, each owner with its name, its `__dict__`, the keys, and whether those are all."""
+        self._owners: list[tuple[str, dict[str, object], list[str]]] = []
+        self._getters: list[tuple[Callable[[dict[str, object]], tuple[object, ...]], dict[str, object]]] = []
+        self._closed: list[dict[str, object]] = []
+        for name, attributes, keys, closed in watched:
+            self._owners.append((name, attributes, keys))
+            # Of a single key, itemgetter would give no tuple.
+            self._getters.append((itemgetter(*keys, keys[0]), attributes))
+            self._closed += [attributes] if closed else []
+        self._sizes = [*map(len, self._closed)]
+        self._size_of = {id(each): size for each, size in zip(self._closed, self._sizes, strict=True)}
+        self._values = [get(attributes) for get, attributes in self._getters]
+        self._flat = [*chain.from_iterable(self._values)]
+
+    def hold(self) -> bool:
+        """Whether they are as they were."""
+        if [*map(len, self._closed)] != self._sizes:
+            return False
+        try:
+            now = [get(attributes) for get, attributes in self._getters]
+        except KeyError:
+            return False
+        if all(map(is_, chain.from_iterable(now), self._flat)):
+            return True
+        if not all(map(_same, chain.from_iterable(now), self._flat)):
+            return False
+        self._flat = [*chain.from_iterable(now)]
+        return True
+
+    def changed(self) -> str:
+        """The name of the first one that changed."""
+        for (name, attributes, keys), then in zip(self._owners, self._values, strict=True):
+            for key, value in zip(keys, then, strict=False):
+                if key not in attributes or not _same(attributes[key], value):
+                    return f"{name}.{key}".lstrip(".")
+            if len(attributes) != self._size_of.get(id(attributes), len(attributes)):
+                return f"of {name or 'the model'}"
+        return "of a submodule"
+
+
+class _Weights:
+    """Tensors: the same memory, not written to."""
+
+    def __init__(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self._names: list[str] = []
+        for name, tensor in named:
+            _check_watchable(name, tensor)
+            self._names.append(name)
+            self.tensors.append(tensor)
+        self._versions = [*map(_version, self.tensors)]
+        self._places = [*map(_data_ptr, self.tensors)]
+        self._pieces = [piece for tensor in self.tensors for piece in _pieces(tensor)]
+        self._bytes = b"".join(self._pieces)
+
+    def hold(self) -> bool:
+        """Whether they are as they were; memory is only read where it still belongs to them."""
+        return (
+            [*map(_version, self.tensors)] == self._versions
+            and [*map(_data_ptr, self.tensors)] == self._places
+            and b"".join(self._pieces) == self._bytes
+        )
+
+    def changed(self) -> str:
+        """The name of the first one that is known to have changed."""
+        now = zip(map(_version, self.tensors), map(_data_ptr, self.tensors), strict=True)
+        then = zip(self._versions, self._places, strict=True)
+        return next(
+            (name for name, is_now, was in zip(self._names, now, then, strict=True) if is_now != was), "a weight"
+        )
+
+
+class _Inner:
+    """What can be found in the attributes of modules."""
+
+    def __init__(self, named: Iterable[tuple[str, torch.nn.Module]]) -> None:
+        self.attributes: list[tuple[str, dict[str, object], list[str], bool]] = []
+        self.containers: list[tuple[str, object]] = []
+        self.tensors: list[tuple[str, torch.Tensor]] = []
+        self._seen: set[int] = set()
+        for name, module in named:
+            attributes = vars(module)
+            keys = [key for key in attributes if key not in _INSIDE]
+            self.attributes.append((name, attributes, ["training", *_CONTENTS, *keys], True))
+            for key in keys:
+                self._look(f"{name}.{key}".lstrip("."), attributes[key])
+
+    def _look(self, name: str, value: object) -> None:
+        if id(value) in self._seen or isinstance(value, (*_VALUES, *_FUNCTIONS, torch.nn.Module)):
+            return
+        self._seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            self.tensors.append((name, value))
+        elif isinstance(value, (list, dict, set, deque, tuple)):
+            if not isinstance(value, tuple):  # a tuple itself cannot change
+                self.containers.append((name, value))
+            for item in value.values() if isinstance(value, dict) else value:
+                self._look(name, item)
+        elif hasattr(value, "__dict__"):
+            self._look_into_object(name, vars(value), whole=_is_settings(value))
+
+    def _look_into_object(self, name: str, attributes: dict[str, object], *, whole: bool) -> None:
+        """Look at a record of settings as a whole, such as a model's config; at others for the tensors they hold."""
+        keys = [
+            key for key, item in attributes.items() if whole or any(isinstance(t, torch.Tensor) for t in _held(item))
+        ]
+        if whole:
+            self.containers.append((name, attributes))
+        elif keys:
+            self.attributes.append((name, attributes, keys, False))
+        for key in keys:
+            self._look(f"{name}.{key}", attributes[key])
+
+
+def _held(item: object) -> Iterable[object]:
+    return tensors_inside(item, depth=1)
+
+
+def _same(now: object, then: object) -> bool:
+    return now is then or (isinstance(now, _VALUES) and type(now) is type(then) and now == then)
+
+
+def _is_settings(value: object, depth: int = 2) -> bool:
+    """Whether an object holds nothing but plain values, containers and other settings."""
+    if isinstance(value, (*_VALUES, *_FUNCTIONS, list, tuple, dict, set)):
+        return True
+    if depth == 0 or isinstance(value, (torch.Tensor, torch.nn.Module)) or not hasattr(value, "__dict__"):
+        return False
+    return all(_is_settings(item, depth - 1) for item in vars(value).values())
+
+
+def _check_watchable(name: str, tensor: torch.Tensor) -> None:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise CannotWatch(f"{name} is a {type(tensor).__name__}, not a plain tensor")
+    if tensor.is_inference():
+        raise CannotWatch(f"{name} was made inside torch.inference_mode(), so its changes cannot be seen")
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise CannotWatch(f"{name} is sparse, quantized or without data")
+
+
+def _pieces(tensor: torch.Tensor) -> list[ctypes.Array[ctypes.c_char]]:
+    """A few places in a tensor's memory, spread over all of it; none on other devices than the CPU."""
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return []
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    length = (last + 1) * tensor.element_size()
+    size = min(_PIECE_BYTES, length)
+    count = min(_PIECES, -(-length // size))
+    starts = [place * (length - size) // max(1, count - 1) for place in range(count)]
+    piece = ctypes.c_char * size
+    return [piece.from_address(tensor.data_ptr() + start) for start in starts]
