@@ -48,13 +48,16 @@ def plan_for(features: Sequence[Feature], task: Task) -> Plan:
     return Plan(features=tuple(ordered), backend=engines[0] if engines else EAGER)
 
 
-def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = ()) -> tuple[Plan, ...]:
+def automatic_plans(
+    task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = (), gpu: bool = False
+) -> tuple[Plan, ...]:
     """List the variants that a search tries: all combinations of automatic features and of their values.
 
     Args:
         task: The kind of script.
         available: For each backend why it cannot be used here, in words; empty when it can.
         always: Features that are part of every variant; combinations that they exclude are left out.
+        gpu: Whether PyTorch can use a GPU here.
 
     Returns:
         The plans, the most promising first: by what their features typically gain, for the time that it takes to see.
@@ -68,7 +71,7 @@ def automatic_plans(task: Task, *, available: Mapping[str, str], always: Sequenc
         if len(chosen) == len(always) or _any_conflict(chosen):
             continue
         plan = plan_for(chosen, task)
-        plans[plan.features] = replace(plan, skipped=available.get(plan.backend, ""))
+        plans[plan.features] = replace(plan, skipped=available.get(plan.backend, "") or _why_no_gpu(plan, gpu))
     return tuple(sorted(plans.values(), key=lambda plan: (-_worth(plan), len(plan.features), plan.id)))
 
 
@@ -102,6 +105,11 @@ def asked_for(plan: Plan) -> tuple[Feature, ...]:
     implied = {name for feature in plan.features for name in _kind(feature).implies}
     own = [item for item in plan.features if item.name not in implied and not _kind(item).companion]
     return tuple(own) or plan.features
+
+
+def _why_no_gpu(plan: Plan, gpu: bool) -> str:
+    needing = [] if gpu else [str(item) for item in plan.features if _kind(item).needs_gpu(item.value)]
+    return f"{needing[0]} needs a GPU that PyTorch can use" if needing else ""
 
 
 def _kind(feature: Feature) -> type[Transform]:

@@ -80,6 +80,11 @@ class Transform(ABC):
         return cls.backend
 
     @classmethod
+    def needs_gpu(cls, value: str | None) -> bool:
+        """Whether this value does nothing on a machine without a GPU; a search does not try it there."""
+        return False
+
+    @classmethod
     def leave(cls, line: int, reason: str) -> LeftAlone:
         """Say why a site is left as it is."""
         return LeftAlone(line=line, author=cls.name(), reason=reason)

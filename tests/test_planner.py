@@ -19,7 +19,9 @@ def plan(*features, task="inference"):
 
 
 def automatic(task, **settings):
-    return planner.automatic_plans(task, **{"available": FINE, **settings})
+    """The plans for a machine without a GPU."""
+    plans = planner.automatic_plans(task, **{"available": FINE, **settings})
+    return [plan for plan in plans if "GPU" not in plan.skipped]
 
 
 def ids(plans):
@@ -128,6 +130,12 @@ def test_what_cannot_be_tried_here_is_listed_with_its_reason():
     skipped = {plan.backend for plan in plans if plan.skipped}
     assert skipped == {"inductor"}
     assert ids(plans) == ids(automatic("inference"))
+
+
+def test_what_needs_a_gpu_is_tried_where_there_is_one():
+    without = {plan.id: plan.skipped for plan in planner.automatic_plans("inference", available=FINE)}
+    assert without["amp=fp16+inference_mode"] == "amp=fp16 needs a GPU that PyTorch can use"
+    assert not any(plan.skipped for plan in planner.automatic_plans("inference", available=FINE, gpu=True))
 
 
 def test_some_features_can_be_part_of_every_plan():

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from neural_coder.edits import Edit, Wrap
-from neural_coder.records import Analysis, Call, LeftAlone, Safety, TrainingStep, Witness
-from neural_coder.transform import OCCUPIED, REDUCED, Example, Transform, code, traits_of
-
-ITEM = 'torch.autocast("cpu", dtype=torch.bfloat16)'
-ALREADY = "it already runs under autocast"
-TEACHES = "its result is used in training and keeps full precision"
-HANDLED = REDUCED | {trait: OCCUPIED[trait] for trait in ("accelerate", "jit", "quantized")}
+from neural_coder.autocast import Autocast
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class Bf16(Transform):
+class Bf16(Autocast):
     """Run models under `torch.autocast` in bfloat16: the forward in inference, forward and loss in training.
 
     Helps on CPUs with bfloat16 instructions (AMX, AVX512_BF16, Arm BF16), where linear layers and convolutions run up
@@ -23,7 +16,8 @@ class Bf16(Transform):
 
     Results differ by around one per cent, because bfloat16 keeps 8 significant bits. Outputs become bfloat16, which
     NumPy does not know: calls whose results go there are left alone. The context is one for the CPU: where the script
-    itself moves its model to a GPU, it does nothing and no harm. The backward pass stays outside, as PyTorch asks.
+    itself moves its model to a GPU, it does nothing and no harm; `amp` is for GPUs. The backward pass
+    stays outside, as PyTorch asks.
 
     Source: https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
     """
@@ -171,74 +165,3 @@ class Bf16(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Wrap the forward and loss of each training step, and each inference call."""
-        steps = [(step, self._why_not_step(step, facts)) for step in facts.steps]
-        alone = _alone((step.scope, step.backward.line, reason) for step, reason in steps)
-        wrapped = []
-        for step, reason in steps:
-            reason = reason or alone.get(step.scope, "")
-            if reason or step.forward_and_loss is None:
-                yield self.leave(step.backward.line, reason)
-            elif step.forward_and_loss not in wrapped:  # one forward may serve several backwards
-                wrapped.append(step.forward_and_loss)
-                yield Wrap(at=step.forward_and_loss, item=ITEM, reason="forward and loss run in bfloat16")
-        if steps and not wrapped and any(reason != ALREADY for _, reason in steps):
-            for call in facts.inference:
-                yield self.leave(call.line, "the script trains in float32 and evaluates so, too")
-            return
-        outside = [call for call in facts.inference if not any(around.contains(call.statement) for around in wrapped)]
-        calls = [(call, self._why_not_call(call, facts)) for call in outside]
-        alone = _alone((call.scope, call.line, reason) for call, reason in calls)
-        for call, reason in calls:
-            if reason := reason or alone.get(call.scope, ""):
-                yield self.leave(call.line, reason)
-            else:
-                yield Wrap(at=call.statement, item=ITEM, reason=f"{call.callee}() runs in bfloat16")
-
-    @staticmethod
-    def _why_not_step(step: TrainingStep, facts: Analysis) -> str:
-        if step.autocast:
-            return ALREADY
-        if any(use.kind == "grad_scaler" for use in facts.devices):
-            return "the script scales its loss for float16"
-        if any(forward.reaches_numpy for forward in step.forwards):
-            return "its result goes to NumPy, which has no bfloat16"
-        if step.forward_and_loss is None:
-            return step.why_not or "its forward and loss are not in one block"
-        return ""
-
-    @staticmethod
-    def _why_not_call(call: Call, facts: Analysis) -> str:
-        if call.autocast:
-            return ALREADY
-        if call.feeds_training:
-            return TEACHES
-        if call.reaches_numpy:
-            return "its result goes to NumPy, which has no bfloat16; bf16_weights gives float32 results"
-        if call.reaches_cross_entropy:
-            return "its result goes to a binary cross-entropy, which takes no bfloat16 with float32 targets"
-        found = [words for trait, words in sorted(HANDLED.items()) if trait in traits_of(call, facts)]
-        if found:
-            return f"{call.model} {found[0]}"
-        return "" if call.wrappable else call.why_not_wrappable or "no `with` block can be put around it"
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when bfloat16 autocast was active at the measured calls."""
-        return "" if after.autocast == "bfloat16" else "no bfloat16 autocast was active at the measured calls"
-
-
-def _alone(sites: Iterable[tuple[str, int, str]]) -> dict[str, str]:
-    """For each scope that has a site which must stay in float32, why its other sites stay so, too.
-
-    What one site makes may reach another, and a float32 layer that gets bfloat16 outside of autocast raises an error.
-
-    Args:
-        sites: The scope and the line of each site, and why it cannot be wrapped.
-    """
-    return {
-        scope: f"line {line} stays in float32 ({reason}), and one result may reach the other"
-        for scope, line, reason in sites
-        if reason not in ("", ALREADY, TEACHES)
-    }
