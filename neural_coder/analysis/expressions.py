@@ -221,6 +221,7 @@ class Expressions(Containers):
         frame.captured = True
         owner = None if isinstance(node, ast.Lambda) else frame.class_info
         closure = frame if owner is None or frame.parent is None else frame.parent
+        self.closures.add(closure)
         info = FunctionInfo(
             frame.parsed, node, closure, owner, "method" if owner else "function", self._defaults(node, frame)
         )

@@ -82,6 +82,8 @@ class Machine(ABC):
         self.given_fields: dict[ast.AST | None, dict[str, Value]] = {}
         """For a call that builds an object without a constructor of its own (a dataclass): what its fields got."""
         self.modules: dict[Path, Frame] = {}
+        self.closures: set[Frame] = set()
+        """Frames that functions close over."""
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
         self.functions: dict[FunctionNode | ast.Lambda, FunctionInfo] = {}
         self.mentions: dict[Path, bool] = {}
@@ -97,6 +99,20 @@ class Machine(ABC):
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
         self.handed: set[ast.AST] = set()
         self.handed_partials: set[Thing] = set()
+
+    def take_apart(self) -> None:
+        """Undo the references that lead in circles, when all is told.
+
+        Everything is freed then at once. Python's collector would have to walk through all syntax trees for it, which
+        takes longer than the interpretation.
+        """
+        for frame in self.closures:
+            frame.clear()
+        for info in self.classes.values():
+            info.bases.clear()
+            info.members.clear()
+            info.attributes.clear()
+        self.evaluators.clear()
 
     @property
     def exhausted(self) -> bool:

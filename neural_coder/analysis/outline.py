@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import functools
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -37,7 +36,8 @@ _IN_IMMEDIATE = (
 """What any match of that holds: looking for plain text is much faster."""
 _DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
 
-
+_OWN_CALL = re.compile(r"self\.(\w+)\(")
+_RUN = frozenset({"forward", "__call__"})
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")
 
 
@@ -98,8 +98,7 @@ def pieces_of(
         catalogue: What is known about libraries.
         is_module: Whether a class of the file is a PyTorch module.
     """
-    text = parsed.source.text
-    running = [text.count("\n", 0, match.start()) + 1 for match in _runs_itself(catalogue).finditer(text)]
+    running = _running_lines(parsed.source.text, catalogue)
     pieces = [_Reader(names, catalogue, is_module, statement, running).read() for statement in parsed.tree.body]
     immediate = _immediate_lines(parsed)
     for piece in pieces if immediate else ():
@@ -107,11 +106,15 @@ def pieces_of(
     return pieces
 
 
-@functools.lru_cache(maxsize=8)
-def _runs_itself(catalogue: Catalogue) -> re.Pattern[str]:
-    """How a method of a module may run that module, in text."""
-    methods = "|".join(sorted({"forward", "__call__"} | catalogue.methods))
-    return re.compile(rf"\bself\(|\bself\.({methods})\(|super\([^()]*\)\.(forward|__call__)\(")
+def _running_lines(text: str, catalogue: Catalogue) -> list[int]:
+    """Lines on which a method of a module may run that module: `self(x)`, `self.generate(x)`, `super().forward(x)`."""
+    starts = [match.start() for match in _OWN_CALL.finditer(text) if match[1] in catalogue.methods or match[1] in _RUN]
+    for part in ("self(", ").forward(", ").__call__("):
+        place = text.find(part)
+        while place >= 0:
+            starts.append(place)
+            place = text.find(part, place + 1)
+    return [text.count("\n", 0, start) + 1 for start in starts]
 
 
 def _immediate_lines(parsed: Parsed) -> list[int]:
@@ -336,7 +339,7 @@ def _calls(function: FunctionNode, names: set[str]) -> bool:
             callee = node.func
             if dotted(callee) in names:
                 return True
-            if not isinstance(callee, ast.Attribute) or callee.attr not in {"forward", "__call__"}:
+            if not isinstance(callee, ast.Attribute) or callee.attr not in _RUN:
                 continue
             if isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super":
                 return True

@@ -55,6 +55,7 @@ class Project:
         self._trees: dict[Path, Parsed] = {}
         self._mentions: dict[Path, bool] = {}
         self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
+        self._imported_modules: Remembered[Path, tuple[tuple[str, int], ...]] = Remembered(self.watch)
         self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
 
     @functools.cached_property
@@ -130,11 +131,14 @@ class Project:
         """
         key = self._resolve(path)
         self.watch.now.files.add(key)
-        if key not in self._trees:
+        # The one that was not needed for the longest time goes first: what all files import is needed again and again.
+        parsed = self._trees.pop(key, None)
+        if parsed is None:
             if len(self._trees) >= _CACHED_TREES:
-                self._trees.pop(next(iter(self._trees)))
-            self._trees[key] = Parsed(self.source(path))
-        return self._trees[key]
+                del self._trees[next(iter(self._trees))]
+            parsed = Parsed(self.source(path))
+        self._trees[key] = parsed
+        return parsed
 
     def empty(self, path: Path) -> Parsed:
         """An empty file in the place of one that cannot be parsed."""
@@ -180,19 +184,26 @@ class Project:
         return self._imports.get((path, script_folder), lambda: self._find_imports(path, script_folder))
 
     def _find_imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
+        found: dict[Path, None] = {}
+        for name, level in self._imported_modules.get(path, lambda: self._find_imported_modules(path)):
+            target = self.find_module(name, path, script_folder, level)
+            if target is not None and target.suffix == ".py":
+                found[target] = None
+        found.pop(self._resolve(path), None)
+        return tuple(found)
+
+    def _find_imported_modules(self, path: Path) -> tuple[tuple[str, int], ...]:
+        """The names that a file imports, or that its imports may mean, each with its dots in front."""
         try:
             tree = self.parsed(path).tree
         except UserError as error:
             log.debug("imports of %s not followed: %s", path, error)
             return ()
-        found: dict[Path, None] = {}
+        found: dict[tuple[str, int], None] = {}
         for node in statements(tree):
-            for name in _imported_names(node):
+            if isinstance(node, ast.Import | ast.ImportFrom):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
-                target = self.find_module(name, path, script_folder, level)
-                if target is not None and target.suffix == ".py":
-                    found[target] = None
-        found.pop(self._resolve(path), None)
+                found.update(dict.fromkeys((name, level) for name in _imported_names(node)))
         return tuple(found)
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.syntax import FunctionNode, Parsed, is_stub
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from neural_coder.analysis.frames import Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """A model call whose result flowed into a value."""
 
     call: ast.Call
@@ -26,12 +25,17 @@ class Flow:
     """It came as float32 or as integers, so that a reduced precision of the result does not show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What an expression may give. No things: nothing is known."""
+class Value(NamedTuple):
+    """What an expression may give. No things: nothing is known.
+
+    A tuple, as there are very many: these are made, hashed and compared without running any code of Python's.
+    """
 
     things: frozenset[Thing] = frozenset()
     flows: frozenset[Flow] = frozenset()
+
+
+UNKNOWN = Value()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Fields:
     """A dict with keys that are known, sorted; `make_fields` makes one."""
 
     entries: tuple[tuple[str | int, Value], ...]
-    rest: Value = Value()
+    rest: Value = UNKNOWN
     """What is stored under other keys."""
 
     def all(self) -> Value:
@@ -203,7 +207,6 @@ Thing = (
     | Partial
 )
 
-UNKNOWN = Value()
 MAX_THINGS = 24
 MAX_FLOWS = 200
 MAX_FIELDS = 40
