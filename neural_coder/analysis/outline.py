@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.names import ClassOutline, Names, targets
-from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, dotted, statements
+from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, children, dotted, statements
 from neural_coder.analysis.usage import TELLING
 
 IMMEDIATE = re.compile(
@@ -139,7 +139,7 @@ def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
                 yield first
 
 
-_LEAVES = frozenset({type(None), ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
+_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
 _BUILTINS = frozenset(dir(builtins))
 _TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
 
@@ -175,7 +175,7 @@ class _Reader:
                 continue
             entered = _ENTER.get(kind)
             if entered is None:
-                waiting += _children(node)
+                waiting += children(node)
             else:
                 entered(self, node, waiting)
         if self._names.stars:
@@ -344,31 +344,3 @@ def _calls(function: FunctionNode, names: set[str]) -> bool:
             if isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super":
                 return True
     return False
-
-
-_NO_NODES = frozenset(
-    {"ctx", "op", "ops", "id", "attr", "name", "names", "rest", "kwd_attrs", "level", "module", "type_comment"}
-    | {"kind", "conversion", "simple", "is_async", "lineno", "tag", "type_ignores"}
-)
-
-
-class _Fields(dict[type[ast.AST], tuple[str, ...]]):
-    """For kinds of nodes, the fields that hold nodes with code."""
-
-    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
-        self[kind] = tuple(name for name in kind._fields if name not in _NO_NODES)
-        return self[kind]
-
-
-_FIELDS = _Fields()
-
-
-def _children(node: ast.AST) -> list[ast.AST]:
-    found: list[ast.AST] = []
-    for name in _FIELDS[node.__class__]:
-        value = getattr(node, name)
-        if value.__class__ is list:
-            found += value
-        elif isinstance(value, ast.AST):
-            found.append(value)
-    return found

@@ -54,7 +54,7 @@ class Project:
         self._resolved: dict[Path, Path] = {}
         self._trees: dict[Path, Parsed] = {}
         self._mentions: dict[Path, bool] = {}
-        self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
+        self._imports: Remembered[tuple[Path, Path | None], tuple[Path, ...]] = Remembered(self.watch)
         self._imported_modules: Remembered[Path, tuple[tuple[str, int], ...]] = Remembered(self.watch)
         self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
 
@@ -171,22 +171,33 @@ class Project:
     def is_small(self, script: Path) -> bool:
         """Whether a script brings in so few project files that all can be run as soon as they are imported."""
         script = self._resolve(script)
+        # Relative imports mean the same wherever a script starts: what is known of them serves the scripts of all folders.
+        return self._brings_few(script, None) and self._brings_few(script, script.parent)
+
+    def _brings_few(self, script: Path, script_folder: Path | None) -> bool:
         found = {script}
         queue = deque([script])
         while queue and len(found) <= EAGER_FILES:
-            fresh = [path for path in self.imports(queue.popleft(), script.parent) if path not in found]
+            fresh = [path for path in self.imports(queue.popleft(), script_folder) if path not in found]
             found.update(fresh)
             queue.extend(fresh)
         return len(found) <= EAGER_FILES
 
-    def imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
-        """The project files that a file imports directly, in the order of its import statements."""
+    def imports(self, path: Path, script_folder: Path | None) -> tuple[Path, ...]:
+        """The project files that a file imports directly, in the order of its import statements.
+
+        Args:
+            path: The file.
+            script_folder: Where the script is that is run; None: only relative imports count.
+        """
         return self._imports.get((path, script_folder), lambda: self._find_imports(path, script_folder))
 
-    def _find_imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
+    def _find_imports(self, path: Path, script_folder: Path | None) -> tuple[Path, ...]:
         found: dict[Path, None] = {}
         for name, level in self._imported_modules.get(path, lambda: self._find_imported_modules(path)):
-            target = self.find_module(name, path, script_folder, level)
+            if not level and script_folder is None:
+                continue
+            target = self.find_module(name, path, script_folder or path.parent, level)
             if target is not None and target.suffix == ".py":
                 found[target] = None
         found.pop(self._resolve(path), None)

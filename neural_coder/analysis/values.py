@@ -159,6 +159,10 @@ class Items:
     """A tuple or list of known length."""
 
     values: tuple[Value, ...]
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nesting", 1 + max(map(nesting, self.values), default=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,10 @@ class Many:
     """A container or iterator whose items are alike."""
 
     item: Value
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nesting", 1 + nesting(self.item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,11 @@ class Fields:
     entries: tuple[tuple[str | int, Value], ...]
     rest: Value = UNKNOWN
     """What is stored under other keys."""
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        deepest = max((nesting(value) for _, value in self.entries), default=0)
+        object.__setattr__(self, "nesting", 1 + max(deepest, nesting(self.rest)))
 
     def all(self) -> Value:
         """What any of the dict's values may be."""
@@ -215,6 +228,16 @@ MAX_FIELDS = 40
 def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
     """A value that is one of the things."""
     return Value(frozenset(things), flows)
+
+
+def nesting(value: Value) -> int:
+    """How deep containers are nested in a value."""
+    deepest = 0
+    for thing in value.things:
+        kind = thing.__class__
+        if (kind is Items or kind is Many or kind is Fields) and thing.nesting > deepest:  # type: ignore[union-attr]
+            deepest = thing.nesting  # type: ignore[union-attr]
+    return deepest
 
 
 def join(values: Iterable[Value]) -> Value:
@@ -411,7 +434,7 @@ def constant(value: Value) -> object:
 
 def shallow(value: Value, depth: int = 4) -> Value:
     """The value with nested containers cut off, so that self-containing data cannot grow for ever."""
-    if not any(isinstance(thing, Items | Many | Fields) for thing in value.things):
+    if nesting(value) <= depth:
         return value
     things: set[Thing] = set()
     flows = set(value.flows)
