@@ -90,6 +90,7 @@ class Machine(ABC):
         self.called: set[ast.AST] = set()
         self.loaders_read: set[ast.AST] = set()
         self.evaluators: dict[type[ast.expr], Callable[[Any, Frame], Value]] = {}
+        self.runners: dict[type[ast.stmt], Callable[[Any, Frame], bool | None] | None] = {}
         self.kept: set[str] = set()
         """Dotted names of attributes that were put on objects that nothing is known about: `app.state.model`."""
         self.heap_version = 0
@@ -113,6 +114,7 @@ class Machine(ABC):
             info.members.clear()
             info.attributes.clear()
         self.evaluators.clear()
+        self.runners.clear()
 
     @property
     def exhausted(self) -> bool:

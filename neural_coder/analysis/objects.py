@@ -83,7 +83,10 @@ class Objects(Machine):
 
     def resolve(self, value: Value) -> Value:
         """The value with names of project files looked up; a name that is not there yet stays an import."""
-        if not any(isinstance(thing, Import) for thing in value.things):
+        for thing in value.things:
+            if thing.__class__ is Import:
+                break
+        else:
             return value
         found = [
             self.look_up(thing) if isinstance(thing, Import) and self.is_wanted(thing) else of(thing, flows=value.flows)
@@ -108,13 +111,12 @@ class Objects(Machine):
 
     def lineage(self, info: ClassInfo) -> list[ClassInfo]:
         """A class and its project bases, nearest first."""
-        found, queue = [info], [info]
-        while queue:
-            for base in queue.pop(0).bases:
+        found = [info]
+        for member in found:  # which grows meanwhile
+            for base in member.bases:
                 for thing in base.things:
-                    if isinstance(thing, Class) and thing.info not in found:
+                    if thing.__class__ is Class and thing.info not in found:
                         found.append(thing.info)
-                        queue.append(thing.info)
         return found
 
     def outside_bases(self, info: ClassInfo) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from neural_coder.analysis.catalogue import Catalogue
@@ -34,8 +35,8 @@ _IN_IMMEDIATE = (
     "pin_memory",
 )
 """What any match of that holds: looking for plain text is much faster."""
-_DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
-
+_DEVICE_NUMBER = (re.compile(r"to\(\d"), re.compile(r"device\s*=\s*\d"))
+"""The same for GPUs that are named by their number; two patterns, as each alone begins with plain text to look for."""
 _OWN_CALL = re.compile(r"self\.(\w+)\(")
 _RUN = frozenset({"forward", "__call__"})
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")
@@ -98,7 +99,7 @@ def pieces_of(
         catalogue: What is known about libraries.
         is_module: Whether a class of the file is a PyTorch module.
     """
-    running = _running_lines(parsed.source.text, catalogue)
+    running = functools.cache(lambda: _running_lines(parsed.source.text, catalogue))
     pieces = [_Reader(names, catalogue, is_module, statement, running).read() for statement in parsed.tree.body]
     immediate = _immediate_lines(parsed)
     for piece in pieces if immediate else ():
@@ -110,25 +111,49 @@ def _running_lines(text: str, catalogue: Catalogue) -> list[int]:
     """Lines on which a method of a module may run that module: `self(x)`, `self.generate(x)`, `super().forward(x)`."""
     starts = [match.start() for match in _OWN_CALL.finditer(text) if match[1] in catalogue.methods or match[1] in _RUN]
     for part in ("self(", ").forward(", ").__call__("):
-        place = text.find(part)
-        while place >= 0:
-            starts.append(place)
-            place = text.find(part, place + 1)
-    return [text.count("\n", 0, start) + 1 for start in starts]
+        starts += _places(part, text)
+    return _lines_of(starts, text)
 
 
 def _immediate_lines(parsed: Parsed) -> list[int]:
     """Lines whose text alone asks for the interpretation. Docstrings do not count: their examples tell nothing."""
     text = parsed.source.text
-    if not any(part in text for part in _IN_IMMEDIATE) and not _DEVICE_NUMBER.search(text):
+    suspects = {match.start() for part in _DEVICE_NUMBER for match in part.finditer(text)}
+    for part in _IN_IMMEDIATE:
+        suspects.update(_places(part, text))
+    if not suspects:
+        return []
+    numbers = _lines_of(suspects, text)
+    told = [number for number in numbers if _is_immediate(parsed.lines[number - 1])]
+    if not told:
         return []
     skipped = {line for node in _docstrings(parsed.tree) for line in range(node.lineno, (node.end_lineno or 0) + 1)}
-    return [
-        number
-        for number, line in enumerate(parsed.lines, 1)
-        if number not in skipped
-        and ((any(part in line for part in _IN_IMMEDIATE) and IMMEDIATE.search(line)) or _DEVICE_NUMBER.search(line))
-    ]
+    return [number for number in told if number not in skipped]
+
+
+def _is_immediate(line: str) -> bool:
+    return IMMEDIATE.search(line) is not None or any(part.search(line) for part in _DEVICE_NUMBER)
+
+
+def _places(part: str, text: str) -> Iterator[int]:
+    """Where a plain text is found in another."""
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
+
+
+def _lines_of(places: Iterable[int], text: str) -> list[int]:
+    """The lines that places in a text are on, in order, as Python's tokenizer counts them."""
+    lines: list[int] = []
+    line, before = 1, 0
+    for place in sorted(places):
+        passed = text[before:place]
+        line += passed.count("\n") + passed.count("\r") - passed.count("\r\n")
+        before = place
+        if not lines or lines[-1] != line:
+            lines.append(line)
+    return lines
 
 
 def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
@@ -153,7 +178,7 @@ class _Reader:
         catalogue: Catalogue,
         is_module: Callable[[ClassOutline], bool],
         statement: ast.stmt,
-        running_lines: list[int],
+        running_lines: Callable[[], list[int]],
     ):
         self._names = names
         self._catalogue = catalogue
@@ -296,7 +321,7 @@ class _Reader:
     def _may_run_itself(self, node: FunctionNode) -> bool:
         if not node.args.args or node.args.args[0].arg != "self":
             return True
-        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines)
+        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines())
 
     def _own_calls(self, method: FunctionNode) -> set[str]:
         """How a method of a module can run that module itself."""

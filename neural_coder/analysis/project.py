@@ -171,7 +171,7 @@ class Project:
     def is_small(self, script: Path) -> bool:
         """Whether a script brings in so few project files that all can be run as soon as they are imported."""
         script = self._resolve(script)
-        # Relative imports mean the same wherever a script starts: what is known of them serves the scripts of all folders.
+        # Relative imports mean the same wherever a script starts: what is known of them serves scripts of all folders.
         return self._brings_few(script, None) and self._brings_few(script, script.parent)
 
     def _brings_few(self, script: Path, script_folder: Path | None) -> bool:

@@ -190,7 +190,22 @@ class Parsed:
 
 
 _NO_NODES = frozenset(
-    {"ctx", "op", "ops", "id", "arg", "attr", "str", "name", "names", "rest", "kwd_attrs", "level", "module", "type_comment"}
+    {
+        "ctx",
+        "op",
+        "ops",
+        "id",
+        "arg",
+        "attr",
+        "str",
+        "name",
+        "names",
+        "rest",
+        "kwd_attrs",
+        "level",
+        "module",
+        "type_comment",
+    }
     | {"kind", "conversion", "simple", "is_async", "lineno", "tag", "type_ignores"}
 )
 _WITH_GAPS = frozenset({ast.Dict, ast.arguments})

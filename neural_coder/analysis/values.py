@@ -225,6 +225,9 @@ MAX_FLOWS = 200
 MAX_FIELDS = 40
 
 
+CONTAINERS = frozenset({Items, Many, Fields})
+
+
 def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
     """A value that is one of the things."""
     return Value(frozenset(things), flows)
@@ -234,9 +237,8 @@ def nesting(value: Value) -> int:
     """How deep containers are nested in a value."""
     deepest = 0
     for thing in value.things:
-        kind = thing.__class__
-        if (kind is Items or kind is Many or kind is Fields) and thing.nesting > deepest:  # type: ignore[union-attr]
-            deepest = thing.nesting  # type: ignore[union-attr]
+        if thing.__class__ in CONTAINERS and thing.nesting > deepest:
+            deepest = thing.nesting
     return deepest
 
 
@@ -245,10 +247,11 @@ def join(values: Iterable[Value]) -> Value:
     found = [value for value in values if value is not UNKNOWN]
     if not found:
         return UNKNOWN
-    if len(found) == 1 or all(value == found[0] for value in found[1:]):
-        return found[0]
-    things = frozenset().union(*(value.things for value in found))
-    flows = frozenset().union(*(value.flows for value in found))
+    first = found[0]
+    if len(found) == 1 or found.count(first) == len(found):
+        return first
+    things = first.things.union(*[value.things for value in found])
+    flows = first.flows.union(*[value.flows for value in found])
     if len(things) > MAX_THINGS:
         things = frozenset(thing for thing in things if isinstance(thing, ModelObject | Class | Function | Outside))
         if len(things) > MAX_THINGS:
@@ -301,6 +304,8 @@ def all_flows(value: Value, depth: int = 4) -> frozenset[Flow]:
     found = value.flows
     if depth:
         for thing in value.things:
+            if thing.__class__ not in CONTAINERS:
+                continue
             if isinstance(thing, Items):
                 found = found.union(*(all_flows(item, depth - 1) for item in thing.values))
             elif isinstance(thing, Many):
