@@ -16,6 +16,7 @@ from neural_coder.analysis.folders import Folders, Question, any_module, named, 
 from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
 from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.syntax import Parsed, statements
+from neural_coder.analysis.trees import Trees
 from neural_coder.errors import UserError
 from neural_coder.source import Source, read_bytes
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of packages, each a project of its own."""
-_CACHED_TREES = 100
 EAGER_FILES = 60
 """A script with more project files than these gets each of them only when a name of it is needed."""
 
@@ -52,7 +52,7 @@ class Project:
         self._folders = Folders(self._overlay)
         self._sources: dict[Path, Source] = {}
         self._resolved: dict[Path, Path] = {}
-        self._trees: dict[Path, Parsed] = {}
+        self._trees = Trees()
         self._mentions: dict[Path, bool] = {}
         self._imports: Remembered[tuple[Path, Path | None], tuple[Path, ...]] = Remembered(self.watch)
         self._imported_modules: Remembered[Path, tuple[tuple[str, int], ...]] = Remembered(self.watch)
@@ -84,7 +84,7 @@ class Project:
         changed = {path.resolve(): source for path, source in overlay.items()}
         other = Project(self.root, {**self._overlay, **changed}, self.python)
         other._sources = {path: source for path, source in self._sources.items() if path not in changed}
-        other._trees = {path: parsed for path, parsed in self._trees.items() if path not in changed}
+        other._trees = self._trees.without(changed)
         # The same answers about libraries: what a patch changes must be the only difference.
         other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
         return other
@@ -131,14 +131,7 @@ class Project:
         """
         key = self._resolve(path)
         self.watch.now.files.add(key)
-        # The one that was not needed for the longest time goes first: what all files import is needed again and again.
-        parsed = self._trees.pop(key, None)
-        if parsed is None:
-            if len(self._trees) >= _CACHED_TREES:
-                del self._trees[next(iter(self._trees))]
-            parsed = Parsed(self.source(path))
-        self._trees[key] = parsed
-        return parsed
+        return self._trees.get(key, lambda: Parsed(self.source(path)))
 
     def empty(self, path: Path) -> Parsed:
         """An empty file in the place of one that cannot be parsed."""
