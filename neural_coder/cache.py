@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,8 @@ T = TypeVar("T")
 FOLDER_VARIABLE = "NEURAL_CODER_CACHE"
 MOST_BYTES = 256_000_000
 """What all kept projects may take together; those not used for the longest time go first."""
+DISPUTED = -1
+"""The number of what two analyses have seen differently: a file has changed in between."""
 _MAGIC = b"neural-coder-analyses-1 "
 
 
@@ -62,25 +64,17 @@ class _Tables:
     file_numbers: dict[str, int] = field(default_factory=dict)
     question_numbers: dict[Question, int] = field(default_factory=dict)
 
-    def add(self, readings: Mapping[str, Reading], answers: Mapping[Question, str]) -> tuple[str, str] | None:
-        """The numbers of what an analysis has seen; None when another one has seen something else there."""
-        known, told = self.readings, self.answers
-        if any(path in known and known[path].digest != reading.digest for path, reading in readings.items()):
-            return None
-        if any(told.get(question, answer) != answer for question, answer in answers.items()):
-            return None
-        for path, reading in readings.items():
-            if path not in known:
-                known[path] = reading
-                self.file_numbers[path] = len(self.file_numbers)
-        for question, answer in answers.items():
-            if question not in told:
-                told[question] = answer
-                self.question_numbers[question] = len(self.question_numbers)
-        return (
-            _pack(self.file_numbers[path] for path in readings),
-            _pack(self.question_numbers[question] for question in answers),
-        )
+    def number_file(self, path: str, reading: Reading) -> int:
+        """The number of a file; `DISPUTED` when another analysis has seen something else in it."""
+        known = self.readings.setdefault(path, reading)
+        number = self.file_numbers.setdefault(path, len(self.file_numbers))
+        return number if known.digest == reading.digest else DISPUTED
+
+    def number_question(self, question: Question, answer: str) -> int:
+        """The number of a question; `DISPUTED` when another analysis has got another answer."""
+        known = self.answers.setdefault(question, answer)
+        number = self.question_numbers.setdefault(question, len(self.question_numbers))
+        return number if known == answer else DISPUTED
 
 
 class AnalysisCache:
@@ -135,9 +129,21 @@ class AnalysisCache:
             readings: The files that were read for it, itself among them.
             answers: What folders said to the questions that were asked for it.
         """
-        packed = self._tables.add(readings, answers)
-        if packed is not None:
-            self._entries[str(path)] = (kept, *packed)
+        files = [self.number_file(*item) for item in readings.items()]
+        self.put_numbered(path, kept, files, [self.number_question(*item) for item in answers.items()])
+
+    def number_file(self, path: str, reading: Reading) -> int:
+        """A number for what a file held; `DISPUTED` when an earlier analysis has seen something else in it."""
+        return self._tables.number_file(path, reading)
+
+    def number_question(self, question: Question, answer: str) -> int:
+        """A number for what a folder said; `DISPUTED` when it said something else before."""
+        return self._tables.number_question(question, answer)
+
+    def put_numbered(self, path: Path, kept: Kept, files: Collection[int], questions: Collection[int]) -> None:
+        """The same as `put`, with the numbers of what was seen."""
+        if DISPUTED not in files and DISPUTED not in questions:
+            self._entries[str(path)] = (kept, _pack(files), _pack(questions))
             self._changed = True
 
     def save(self) -> str:

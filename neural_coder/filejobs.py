@@ -167,11 +167,11 @@ class _Shift:
         if isinstance(answer, Lost):
             return Outcome(path=file, kept=known, problem=_lost(file, answer))
         kept = decode(Kept, answer["kept"]) if "kept" in answer else known
-        if "seen" in answer:
-            seen = self._seen.setdefault(answer["seen"]["by"], _Seen())
-            readings, answers = seen.add(answer["seen"])
-            if cache and kept and "kept" in answer and not answer.get("hurried"):
-                cache.put(file, kept, readings, answers)
+        if cache and "seen" in answer:
+            seen = self._seen.setdefault(answer["seen"]["by"], _Seen(cache))
+            files, questions = seen.numbers(answer["seen"])
+            if kept and "kept" in answer and not answer.get("hurried"):
+                cache.put_numbered(file, kept, files, questions)
         problem = _answered_problem(file, answer["problem"]) if "problem" in answer else None
         return Outcome(path=file, kept=kept, problem=problem, reply=answer)
 
@@ -193,21 +193,24 @@ class _Shift:
 
 
 class _Seen:
-    """What one child has told of the file system, by its own numbers."""
+    """What one child has told of the file system: its own numbers, and those of the cache."""
 
-    def __init__(self) -> None:
-        self._readings: list[tuple[str, Reading]] = []
-        self._answers: list[tuple[Question, str]] = []
+    def __init__(self, cache: AnalysisCache) -> None:
+        self._cache = cache
+        self._files: list[int] = []
+        self._questions: list[int] = []
 
-    def add(self, told: Mapping[str, Any]) -> tuple[dict[str, Reading], dict[Question, str]]:
-        """What one analysis has looked at."""
-        self._readings += [
-            (path, Reading(seen, tuple(mark) if mark else None)) for path, seen, mark in told["new_files"]
+    def numbers(self, told: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """The cache's numbers for the files and questions that one analysis has looked at."""
+        number_file, number_question = self._cache.number_file, self._cache.number_question
+        self._files += [
+            number_file(path, Reading(seen, tuple(mark) if mark else None)) for path, seen, mark in told["new_files"]
         ]
-        self._answers += [(Question(folder, about), answer) for folder, about, answer in told["new_questions"]]
-        readings = (self._readings[number] for number in told["files"])
-        answers = (self._answers[number] for number in told["questions"])
-        return dict(readings), dict(answers)
+        self._questions += [
+            number_question(Question(folder, about), answer) for folder, about, answer in told["new_questions"]
+        ]
+        files, questions = self._files, self._questions
+        return [files[number] for number in told["files"]], [questions[number] for number in told["questions"]]
 
 
 class _Roots:

@@ -25,7 +25,7 @@ from neural_coder.entry_points import main_guard
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.records import Analysis
 
-GARBAGE = 500_000
+GARBAGE = 2_000_000
 """Objects to let pile up before those that only refer to each other are looked for."""
 
 

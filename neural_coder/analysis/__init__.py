@@ -12,7 +12,7 @@ from neural_coder.analysis.calls import find_calls, note_inference
 from neural_coder.analysis.devices import find_devices
 from neural_coder.analysis.facts import Facts
 from neural_coder.analysis.glance import Glance
-from neural_coder.analysis.interpreter import interpret
+from neural_coder.analysis.interpreter import interpreted
 from neural_coder.analysis.loaders import find_loaders, find_optimizers
 from neural_coder.analysis.models import find_models
 from neural_coder.analysis.project import Project
@@ -86,8 +86,7 @@ def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[A
     if not project.mentions_models(script, script.resolve().parent):
         return tuple(Analysis(path=path) for path in files)
     try:
-        with deep_recursion():
-            facts = interpret(project, _glance(project), script, files)
+        with deep_recursion(), interpreted(project, _glance(project), script, files) as facts:
             assume_lost_training(facts)
             drop_stray_backwards(facts)
             note_inference(facts)

@@ -52,7 +52,7 @@ class _Search:
         self.guards = self._guard_names()
 
     def run(self) -> Iterator[DeviceUse]:
-        for node in self.parsed.below(self.parsed.tree):
+        for node in self.parsed.nodes:
             if isinstance(node, ast.Call):
                 uses = list(self._of_call(node))
             elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -176,7 +176,10 @@ class _Search:
     def _guard_names(self) -> set[str]:
         """Names that hold the answer to whether there is a GPU: `use_cuda = torch.cuda.is_available()`."""
         found: set[str] = set()
-        for node in self.parsed.below(self.parsed.tree):
+        text = self.parsed.source.text
+        if "is_available" not in text and "device_count" not in text and "is_cuda_available" not in text:
+            return found
+        for node in self.parsed.nodes:
             if isinstance(node, ast.Assign) and self._asks(node.value):
                 found.update(dotted(target) for target in node.targets)
         return found - {""}

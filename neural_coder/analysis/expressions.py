@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 from collections.abc import Iterable
 
 from neural_coder.analysis.containers import Containers, keys_of
 from neural_coder.analysis.frames import Frame
-from neural_coder.analysis.syntax import FunctionNode, dotted
+from neural_coder.analysis.syntax import FunctionNode, children, dotted
 from neural_coder.analysis.usage import named_like_model
 from neural_coder.analysis.values import (
+    CONTAINERS,
     UNKNOWN,
+    Class,
     Constant,
+    FileModule,
     Function,
     FunctionInfo,
+    Import,
     Items,
     Many,
     ModelObject,
@@ -31,6 +36,13 @@ from neural_coder.analysis.values import (
 
 _SHAPES = frozenset({"shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "grad_fn", "size"})
 _MAX_ITEMS = 40
+_SITELESS = frozenset({Constant, Outside, Import, FileModule, Class, Function})
+"""Kinds of things that neither are nor hold anything that is built."""
+
+
+@functools.lru_cache(maxsize=2048, typed=True)
+def _literal(value: str | int | float | bool | None) -> Value:
+    return of(Constant(value))
 
 
 class Expressions(Containers):
@@ -45,13 +57,13 @@ class Expressions(Containers):
 
     def _flows_of_children(self, node: ast.AST, frame: Frame) -> Value:
         """Nothing but what flows into an operation: arithmetic, comparisons, formatted texts, ..."""
-        values = [self.evaluate(child, frame) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        values = [self.evaluate(child, frame) for child in children(node) if isinstance(child, ast.expr)]
         flows = frozenset().union(*(all_flows(value) for value in values)) if values else frozenset()
         return Value(frozenset(), flows) if flows else UNKNOWN
 
     def _eval_Constant(self, node: ast.Constant, frame: Frame) -> Value:
         if node.value is None or isinstance(node.value, str | int | float | bool):
-            return of(Constant(node.value))
+            return _literal(node.value)
         return UNKNOWN
 
     def _eval_Name(self, node: ast.Name, frame: Frame) -> Value:
@@ -64,9 +76,13 @@ class Expressions(Containers):
         if not value.things:
             return value
         frame.read_objects.update(value.things)
-        frame.read_objects.update(models_in(value))
         for thing in value.things:
-            if isinstance(thing, Object) and thing.kind == "loader" and thing.site is not None:
+            kind = thing.__class__
+            if kind in _SITELESS:
+                continue
+            if kind in CONTAINERS:
+                frame.read_objects.update(models_in(of(thing)))
+            elif isinstance(thing, Object) and thing.kind == "loader" and thing.site is not None:
                 self.loaders_read.add(thing.site)
             elif getattr(thing, "site", None) in self.facts.loaders:
                 self.loaders_read.add(thing.site)  # type: ignore[union-attr, arg-type]
@@ -221,6 +237,7 @@ class Expressions(Containers):
         frame.captured = True
         owner = None if isinstance(node, ast.Lambda) else frame.class_info
         closure = frame if owner is None or frame.parent is None else frame.parent
+        self.closures.add(closure)
         info = FunctionInfo(
             frame.parsed, node, closure, owner, "method" if owner else "function", self._defaults(node, frame)
         )

@@ -35,17 +35,13 @@ class Footprint:
         """
         if self._whole is None:
             files, questions = set(self.files), set(self.questions)
-            seen, waiting = {self}, list(self.parts)
+            seen, waiting = {self}, {self}
             while waiting:
-                part = waiting.pop()
-                if part in seen:
-                    continue
-                seen.add(part)
                 # Answers may need each other, so a part's parts may lead back here.
-                more_files, more_questions = part._whole or (part.files, part.questions)
-                files |= more_files
-                questions |= more_questions
-                waiting += part.parts if part._whole is None else ()
+                waiting = set[Footprint]().union(*[outer.parts for outer in waiting if outer._whole is None]) - seen
+                files.update(*[part.files if part._whole is None else part._whole[0] for part in waiting])
+                questions.update(*[part.questions if part._whole is None else part._whole[1] for part in waiting])
+                seen |= waiting
             self._whole = frozenset(files), frozenset(questions)
         return self._whole
 

@@ -58,6 +58,12 @@ class Frame:
             frame = frame.parent
         return frame
 
+    def clear(self) -> None:
+        """Forget all values."""
+        self.names = {}
+        for kept in (self.results, self.yields, self.breaks, self.outer, self.read_objects):
+            kept.clear()
+
     def lookup(self, name: str) -> Value | None:
         """What a name stands for; None when it is bound nowhere."""
         frame: Frame | None = self.outer.get(name, self)

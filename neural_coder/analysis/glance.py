@@ -93,7 +93,8 @@ class Glance:
         watch = self._project.watch
         watch.now.parts.add(file.footprint)
         outer, watch.now = watch.now, file.footprint
-        file.footprint.files.add(file.path)
+        if file.path.suffix == ".py":  # else a folder, of which only questions were asked
+            file.footprint.files.add(file.path)
         try:
             yield file
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from neural_coder.analysis.facts import Facts
@@ -22,7 +24,8 @@ class Interpreter(Statements):
     """One interpretation of a script and the files that are reported with it."""
 
 
-def interpret(project: Project, glance: Glance, script: Path, files: tuple[Path, ...]) -> Facts:
+@contextlib.contextmanager
+def interpreted(project: Project, glance: Glance, script: Path, files: tuple[Path, ...]) -> Iterator[Facts]:
     """Interpret files of a project.
 
     Args:
@@ -31,19 +34,20 @@ def interpret(project: Project, glance: Glance, script: Path, files: tuple[Path,
         script: The file that starts the program.
         files: The files whose sites are wanted.
 
-    Returns:
-        Everything that was noted, also about other files that were met.
+    Yields:
+        Everything that was noted, also about other files that were met. What it says about values holds no longer than
+        the `with` block.
     """
-    with deep_recursion():
-        return _interpret(Interpreter(project, glance, script, frozenset(path.resolve() for path in files)), files)
-
-
-def _interpret(machine: Interpreter, files: tuple[Path, ...]) -> Facts:
-    frames = [machine.module_frame(path) for path in files]
-    for frame in frames:
-        _run_the_rest(machine, frame.parsed)
-    machine.facts.files = {path: frame.parsed for path, frame in machine.modules.items()}
-    return machine.facts
+    machine = Interpreter(project, glance, script, frozenset(path.resolve() for path in files))
+    try:
+        with deep_recursion():
+            frames = [machine.module_frame(path) for path in files]
+            for frame in frames:
+                _run_the_rest(machine, frame.parsed)
+        machine.facts.files = {path: frame.parsed for path, frame in machine.modules.items()}
+        yield machine.facts
+    finally:
+        machine.take_apart()
 
 
 def _run_the_rest(machine: Interpreter, parsed: Parsed) -> None:

@@ -38,7 +38,8 @@ class Names:
     functions: set[str] = field(default_factory=set)
     """Also methods."""
     assigned: set[str] = field(default_factory=set)
-    """Names that are assigned somewhere, at any depth, or that are parameters."""
+    """Names that are assigned somewhere, at any depth, or that are parameters; only noted where names may also come
+    from `import *`."""
     tables: dict[str, bool] = field(default_factory=dict)
     """Variables of the file's top level; True: nothing can be put in but what the file shows there."""
 
@@ -47,19 +48,19 @@ def names_of(parsed: Parsed) -> Names:
     """Note what a file binds; expressions are not entered."""
     found = Names()
     for node in statements(parsed.tree):
-        if isinstance(node, ast.Import):
-            _note_import(node, found)
-        elif isinstance(node, ast.ImportFrom):
-            _note_import_from(node, found)
+        kind = node.__class__
+        if kind is ast.Import:
+            _note_import(node, found)  # type: ignore[arg-type]
+        elif kind is ast.ImportFrom:
+            _note_import_from(node, found)  # type: ignore[arg-type]
+        elif kind is ast.FunctionDef or kind is ast.AsyncFunctionDef:
+            found.functions.add(node.name)  # type: ignore[attr-defined]
         elif isinstance(node, ast.ClassDef):
             forward = any(isinstance(item, FunctionNode) and item.name == "forward" for item in node.body)
             bases = tuple(dotted(base) for base in node.bases)
             found.classes.setdefault(node.name, []).append(ClassOutline(node.name, bases, forward))
-        elif isinstance(node, FunctionNode):
-            found.functions.add(node.name)
-            found.assigned.update(argument.arg for argument in (*node.args.args, *node.args.kwonlyargs))
-        else:
-            found.assigned.update(_assigned(node))
+    if found.stars:
+        found.assigned.update(name for node in statements(parsed.tree) for name in _assigned(node))
     for statement in parsed.tree.body:
         for target in targets(statement):
             closed = _is_closed(getattr(statement, "value", None), found)
@@ -92,7 +93,9 @@ def _note_import_from(node: ast.ImportFrom, found: Names) -> None:
 
 
 def _assigned(node: ast.AST) -> set[str]:
-    """Names that a statement (or handler) binds by itself."""
+    """Names that a statement (or handler) binds by itself, parameters among them."""
+    if isinstance(node, FunctionNode):
+        return {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
     bound = [*getattr(node, "targets", ()), getattr(node, "target", None)]
     bound += [item.optional_vars for item in getattr(node, "items", ())]
     names = {

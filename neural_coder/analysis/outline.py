@@ -7,12 +7,12 @@ import builtins
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.names import ClassOutline, Names, targets
-from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, dotted, statements
+from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, children, dotted, statements
 from neural_coder.analysis.usage import TELLING
 
 IMMEDIATE = re.compile(
@@ -35,9 +35,10 @@ _IN_IMMEDIATE = (
     "pin_memory",
 )
 """What any match of that holds: looking for plain text is much faster."""
-_DEVICE_NUMBER = re.compile(r"to\(\d|device\s*=\s*\d")
-
-
+_DEVICE_NUMBER = (re.compile(r"to\(\d"), re.compile(r"device\s*=\s*\d"))
+"""The same for GPUs that are named by their number; two patterns, as each alone begins with plain text to look for."""
+_OWN_CALL = re.compile(r"self\.(\w+)\(")
+_RUN = frozenset({"forward", "__call__"})
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")
 
 
@@ -98,8 +99,7 @@ def pieces_of(
         catalogue: What is known about libraries.
         is_module: Whether a class of the file is a PyTorch module.
     """
-    text = parsed.source.text
-    running = [text.count("\n", 0, match.start()) + 1 for match in _runs_itself(catalogue).finditer(text)]
+    running = functools.cache(lambda: _running_lines(parsed.source.text, catalogue))
     pieces = [_Reader(names, catalogue, is_module, statement, running).read() for statement in parsed.tree.body]
     immediate = _immediate_lines(parsed)
     for piece in pieces if immediate else ():
@@ -107,25 +107,53 @@ def pieces_of(
     return pieces
 
 
-@functools.lru_cache(maxsize=8)
-def _runs_itself(catalogue: Catalogue) -> re.Pattern[str]:
-    """How a method of a module may run that module, in text."""
-    methods = "|".join(sorted({"forward", "__call__"} | catalogue.methods))
-    return re.compile(rf"\bself\(|\bself\.({methods})\(|super\([^()]*\)\.(forward|__call__)\(")
+def _running_lines(text: str, catalogue: Catalogue) -> list[int]:
+    """Lines on which a method of a module may run that module: `self(x)`, `self.generate(x)`, `super().forward(x)`."""
+    starts = [match.start() for match in _OWN_CALL.finditer(text) if match[1] in catalogue.methods or match[1] in _RUN]
+    for part in ("self(", ").forward(", ").__call__("):
+        starts += _places(part, text)
+    return _lines_of(starts, text)
 
 
 def _immediate_lines(parsed: Parsed) -> list[int]:
     """Lines whose text alone asks for the interpretation. Docstrings do not count: their examples tell nothing."""
     text = parsed.source.text
-    if not any(part in text for part in _IN_IMMEDIATE) and not _DEVICE_NUMBER.search(text):
+    suspects = {match.start() for part in _DEVICE_NUMBER for match in part.finditer(text)}
+    for part in _IN_IMMEDIATE:
+        suspects.update(_places(part, text))
+    if not suspects:
+        return []
+    numbers = _lines_of(suspects, text)
+    told = [number for number in numbers if _is_immediate(parsed.lines[number - 1])]
+    if not told:
         return []
     skipped = {line for node in _docstrings(parsed.tree) for line in range(node.lineno, (node.end_lineno or 0) + 1)}
-    return [
-        number
-        for number, line in enumerate(parsed.lines, 1)
-        if number not in skipped
-        and ((any(part in line for part in _IN_IMMEDIATE) and IMMEDIATE.search(line)) or _DEVICE_NUMBER.search(line))
-    ]
+    return [number for number in told if number not in skipped]
+
+
+def _is_immediate(line: str) -> bool:
+    return IMMEDIATE.search(line) is not None or any(part.search(line) for part in _DEVICE_NUMBER)
+
+
+def _places(part: str, text: str) -> Iterator[int]:
+    """Where a plain text is found in another."""
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
+
+
+def _lines_of(places: Iterable[int], text: str) -> list[int]:
+    """The lines that places in a text are on, in order, as Python's tokenizer counts them."""
+    lines: list[int] = []
+    line, before = 1, 0
+    for place in sorted(places):
+        passed = text[before:place]
+        line += passed.count("\n") + passed.count("\r") - passed.count("\r\n")
+        before = place
+        if not lines or lines[-1] != line:
+            lines.append(line)
+    return lines
 
 
 def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
@@ -136,7 +164,7 @@ def _docstrings(tree: ast.Module) -> Iterable[ast.Expr]:
                 yield first
 
 
-_LEAVES = frozenset({type(None), ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
+_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal})
 _BUILTINS = frozenset(dir(builtins))
 _TYPE_CHECKS = frozenset({"isinstance", "issubclass"})
 
@@ -150,7 +178,7 @@ class _Reader:
         catalogue: Catalogue,
         is_module: Callable[[ClassOutline], bool],
         statement: ast.stmt,
-        running_lines: list[int],
+        running_lines: Callable[[], list[int]],
     ):
         self._names = names
         self._catalogue = catalogue
@@ -172,7 +200,7 @@ class _Reader:
                 continue
             entered = _ENTER.get(kind)
             if entered is None:
-                waiting += _children(node)
+                waiting += children(node)
             else:
                 entered(self, node, waiting)
         if self._names.stars:
@@ -293,7 +321,7 @@ class _Reader:
     def _may_run_itself(self, node: FunctionNode) -> bool:
         if not node.args.args or node.args.args[0].arg != "self":
             return True
-        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines)
+        return any(node.lineno <= line <= (node.end_lineno or 0) for line in self._running_lines())
 
     def _own_calls(self, method: FunctionNode) -> set[str]:
         """How a method of a module can run that module itself."""
@@ -336,36 +364,8 @@ def _calls(function: FunctionNode, names: set[str]) -> bool:
             callee = node.func
             if dotted(callee) in names:
                 return True
-            if not isinstance(callee, ast.Attribute) or callee.attr not in {"forward", "__call__"}:
+            if not isinstance(callee, ast.Attribute) or callee.attr not in _RUN:
                 continue
             if isinstance(callee.value, ast.Call) and dotted(callee.value.func) == "super":
                 return True
     return False
-
-
-_NO_NODES = frozenset(
-    {"ctx", "op", "ops", "id", "attr", "name", "names", "rest", "kwd_attrs", "level", "module", "type_comment"}
-    | {"kind", "conversion", "simple", "is_async", "lineno", "tag", "type_ignores"}
-)
-
-
-class _Fields(dict[type[ast.AST], tuple[str, ...]]):
-    """For kinds of nodes, the fields that hold nodes with code."""
-
-    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
-        self[kind] = tuple(name for name in kind._fields if name not in _NO_NODES)
-        return self[kind]
-
-
-_FIELDS = _Fields()
-
-
-def _children(node: ast.AST) -> list[ast.AST]:
-    found: list[ast.AST] = []
-    for name in _FIELDS[node.__class__]:
-        value = getattr(node, name)
-        if value.__class__ is list:
-            found += value
-        elif isinstance(value, ast.AST):
-            found.append(value)
-    return found

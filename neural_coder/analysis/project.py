@@ -16,6 +16,7 @@ from neural_coder.analysis.folders import Folders, Question, any_module, named, 
 from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
 from neural_coder.analysis.infer import Inference
 from neural_coder.analysis.syntax import Parsed, statements
+from neural_coder.analysis.trees import Trees
 from neural_coder.errors import UserError
 from neural_coder.source import Source, read_bytes
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of packages, each a project of its own."""
-_CACHED_TREES = 100
 EAGER_FILES = 60
 """A script with more project files than these gets each of them only when a name of it is needed."""
 
@@ -52,9 +52,10 @@ class Project:
         self._folders = Folders(self._overlay)
         self._sources: dict[Path, Source] = {}
         self._resolved: dict[Path, Path] = {}
-        self._trees: dict[Path, Parsed] = {}
+        self._trees = Trees()
         self._mentions: dict[Path, bool] = {}
-        self._imports: Remembered[tuple[Path, Path], tuple[Path, ...]] = Remembered(self.watch)
+        self._imports: Remembered[tuple[Path, Path | None], tuple[Path, ...]] = Remembered(self.watch)
+        self._imported_modules: Remembered[Path, tuple[tuple[str, int], ...]] = Remembered(self.watch)
         self._found: dict[tuple[str, int, Path], tuple[Path | None, tuple[Question, ...]]] = {}
 
     @functools.cached_property
@@ -83,7 +84,7 @@ class Project:
         changed = {path.resolve(): source for path, source in overlay.items()}
         other = Project(self.root, {**self._overlay, **changed}, self.python)
         other._sources = {path: source for path, source in self._sources.items() if path not in changed}
-        other._trees = {path: parsed for path, parsed in self._trees.items() if path not in changed}
+        other._trees = self._trees.without(changed)
         # The same answers about libraries: what a patch changes must be the only difference.
         other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
         return other
@@ -130,11 +131,7 @@ class Project:
         """
         key = self._resolve(path)
         self.watch.now.files.add(key)
-        if key not in self._trees:
-            if len(self._trees) >= _CACHED_TREES:
-                self._trees.pop(next(iter(self._trees)))
-            self._trees[key] = Parsed(self.source(path))
-        return self._trees[key]
+        return self._trees.get(key, lambda: Parsed(self.source(path)))
 
     def empty(self, path: Path) -> Parsed:
         """An empty file in the place of one that cannot be parsed."""
@@ -167,32 +164,50 @@ class Project:
     def is_small(self, script: Path) -> bool:
         """Whether a script brings in so few project files that all can be run as soon as they are imported."""
         script = self._resolve(script)
+        # Relative imports mean the same wherever a script starts: what is known of them serves scripts of all folders.
+        return self._brings_few(script, None) and self._brings_few(script, script.parent)
+
+    def _brings_few(self, script: Path, script_folder: Path | None) -> bool:
         found = {script}
         queue = deque([script])
         while queue and len(found) <= EAGER_FILES:
-            fresh = [path for path in self.imports(queue.popleft(), script.parent) if path not in found]
+            fresh = [path for path in self.imports(queue.popleft(), script_folder) if path not in found]
             found.update(fresh)
             queue.extend(fresh)
         return len(found) <= EAGER_FILES
 
-    def imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
-        """The project files that a file imports directly, in the order of its import statements."""
+    def imports(self, path: Path, script_folder: Path | None) -> tuple[Path, ...]:
+        """The project files that a file imports directly, in the order of its import statements.
+
+        Args:
+            path: The file.
+            script_folder: Where the script is that is run; None: only relative imports count.
+        """
         return self._imports.get((path, script_folder), lambda: self._find_imports(path, script_folder))
 
-    def _find_imports(self, path: Path, script_folder: Path) -> tuple[Path, ...]:
+    def _find_imports(self, path: Path, script_folder: Path | None) -> tuple[Path, ...]:
+        found: dict[Path, None] = {}
+        for name, level in self._imported_modules.get(path, lambda: self._find_imported_modules(path)):
+            if not level and script_folder is None:
+                continue
+            target = self.find_module(name, path, script_folder or path.parent, level)
+            if target is not None and target.suffix == ".py":
+                found[target] = None
+        found.pop(self._resolve(path), None)
+        return tuple(found)
+
+    def _find_imported_modules(self, path: Path) -> tuple[tuple[str, int], ...]:
+        """The names that a file imports, or that its imports may mean, each with its dots in front."""
         try:
             tree = self.parsed(path).tree
         except UserError as error:
             log.debug("imports of %s not followed: %s", path, error)
             return ()
-        found: dict[Path, None] = {}
+        found: dict[tuple[str, int], None] = {}
         for node in statements(tree):
-            for name in _imported_names(node):
+            if isinstance(node, ast.Import | ast.ImportFrom):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
-                target = self.find_module(name, path, script_folder, level)
-                if target is not None and target.suffix == ".py":
-                    found[target] = None
-        found.pop(self._resolve(path), None)
+                found.update(dict.fromkeys((name, level) for name in _imported_names(node)))
         return tuple(found)
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:

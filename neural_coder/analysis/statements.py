@@ -39,11 +39,17 @@ class Statements(Calling):
 
     def run_block(self, block: list[ast.stmt], frame: Frame) -> bool:
         """Run statements; True when control never comes out at their end."""
-        return any(self.run_statement(statement, frame) for statement in block)
+        for statement in block:  # noqa: SIM110 (a generator for each block takes longer)
+            if self.run_statement(statement, frame):
+                return True
+        return False
 
     def run_statement(self, node: ast.stmt, frame: Frame) -> bool:
         """Run one statement; True when control does not go on behind it."""
-        runner: Callable[[ast.stmt, Frame], bool | None] | None = getattr(self, f"_run_{type(node).__name__}", None)
+        kind = type(node)
+        if kind not in self.runners:
+            self.runners[kind] = getattr(self, f"_run_{kind.__name__}", None)
+        runner = self.runners[kind]
         if runner is None:
             return False
         self.steps += 1

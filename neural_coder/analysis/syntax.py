@@ -39,44 +39,44 @@ class Parsed:
         return self.source.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
     @cached_property
-    def _index(self) -> tuple[list[ast.AST], dict[ast.AST, tuple[int, int]], dict[ast.AST, ast.AST]]:
-        """All nodes in the order of the tree, where the nodes below each one are in that list, and parents.
-
-        One walk that is written out, because generators take several times as long and many ask.
-        """
+    def _walk(self) -> tuple[list[ast.AST], dict[ast.AST, ast.AST]]:
+        """All nodes in the order of the tree, and parents."""
         nodes: list[ast.AST] = []
-        ranges: dict[ast.AST, tuple[int, int]] = {}
         parents: dict[ast.AST, ast.AST] = {}
-        waiting: list[tuple[ast.AST, int]] = [(self.tree, -1)]
+        waiting: list[ast.AST] = [self.tree]
         while waiting:
-            node, start = waiting.pop()
-            if start >= 0:
-                ranges[node] = (start, len(nodes))
-                continue
-            waiting.append((node, len(nodes)))
+            node = waiting.pop()
             nodes.append(node)
-            below: list[ast.AST] = []
-            for name in node._fields:
-                value = getattr(node, name, None)
-                if value.__class__ is list:
-                    below += [item for item in value if isinstance(item, ast.AST)]
-                elif isinstance(value, ast.AST) and (value._fields or value._attributes):
-                    below.append(value)
-            for child in reversed(below):
-                parents[child] = node
-                waiting.append((child, -1))
-        return nodes, ranges, parents
+            below = children(node)
+            if below:
+                parents.update(dict.fromkeys(below, node))
+                below.reverse()
+                waiting += below
+        return nodes, parents
+
+    @cached_property
+    def _places(self) -> dict[ast.AST, tuple[int, int]]:
+        """Where each node is in the order of the tree, and how many nodes it has below it, itself included."""
+        nodes, parents = self._walk
+        sizes = dict.fromkeys(nodes, 1)
+        for node in reversed(nodes[1:]):
+            sizes[parents[node]] += sizes[node]
+        return {node: (index, sizes[node]) for index, node in enumerate(nodes)}
+
+    @property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree in its order (without contexts and operators)."""
+        return self._walk[0]
 
     @property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Each node's parent."""
-        return self._index[2]
+        return self._walk[1]
 
     def below(self, node: ast.AST) -> list[ast.AST]:
-        """A node of this tree and all nodes below it (without contexts and operators)."""
-        nodes, ranges, _ = self._index
-        start, end = ranges[node]
-        return nodes[start:end]
+        """A node of this tree and all nodes below it."""
+        index, size = self._places[node]
+        return self.nodes[index : index + size]
 
     @cached_property
     def _blocks(self) -> dict[ast.AST, tuple[list[ast.stmt], int]]:
@@ -187,6 +187,56 @@ class Parsed:
                 Argument(keyword=keyword.arg or "**", text=self.text(keyword.value), value=self.span(keyword.value))
             )
         return tuple(sorted(found, key=lambda argument: argument.value))
+
+
+_NO_NODES = frozenset(
+    {
+        "ctx",
+        "op",
+        "ops",
+        "id",
+        "arg",
+        "attr",
+        "str",
+        "name",
+        "names",
+        "rest",
+        "kwd_attrs",
+        "level",
+        "module",
+        "type_comment",
+    }
+    | {"kind", "conversion", "simple", "is_async", "lineno", "tag", "type_ignores"}
+)
+_WITH_GAPS = frozenset({ast.Dict, ast.arguments})
+"""Kinds of nodes whose lists may hold None."""
+
+
+class _Fields(dict[type[ast.AST], tuple[str, ...]]):
+    """For kinds of nodes, the fields that hold nodes with code."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        is_literal = kind is ast.Constant or kind is ast.MatchSingleton
+        self[kind] = () if is_literal else tuple(name for name in kind._fields if name not in _NO_NODES)
+        return self[kind]
+
+
+_FIELDS = _Fields()
+
+
+def children(node: ast.AST) -> list[ast.AST]:
+    """The nodes directly below a node, in the order of its fields, without contexts, operators and imported names."""
+    found: list[ast.AST] = []
+    kind = node.__class__
+    for name in _FIELDS[kind]:
+        value = getattr(node, name)
+        if value.__class__ is list:
+            found += value
+        elif value is not None:
+            found.append(value)
+    if kind in _WITH_GAPS:
+        return [item for item in found if item is not None]
+    return found
 
 
 def blocks_of(node: ast.AST) -> list[list[ast.stmt]]:

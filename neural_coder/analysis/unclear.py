@@ -122,7 +122,7 @@ def _bound_to_results(parsed: Parsed) -> set[str]:
     """Names that calls are bound to: they are explained, or listed where they are bound."""
     return {
         dotted(target)
-        for node in ast.walk(parsed.tree)
+        for node in parsed.nodes
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
         for target in node.targets
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from collections.abc import Iterator
 
 from neural_coder.analysis.catalogue import Catalogue, words
 from neural_coder.analysis.syntax import Parsed, dotted, named, walk_scope
@@ -24,8 +25,10 @@ _NO_MODEL_NAME = re.compile(r"(^|_)(cls|class|type|name|fn|func|factory|builder|
 """Endings of names such as `net_cls` and `model_fn`: what is called there gives a model, and is none."""
 _CALLED = "()"
 _PARAMETERS = frozenset({"Parameter", "register_parameter", "add_module"})
-# Only at the start of a word, and with few dots: data in strings can be long, and trying each letter takes minutes.
-_TELLS = re.compile(r"(?<!\w)([^\W\d]\w*(?:\s*\.\s*\w+){0,9})\s*\.\s*(?:" + "|".join(sorted(TELLING)) + r")\s*\(")
+_OWNER = re.compile(r"\s*\.\s*(\w+(?:\s*\.\s*\w+){0,9})")
+"""Read backwards from a method's name: what it is called on, with few dots, as data in strings can be long."""
+_OPENS = re.compile(r"\s*\(")
+_LONGEST_OWNER = 300
 
 
 def named_like_model(name: str) -> bool:
@@ -97,8 +100,20 @@ def _strength(name: str, scope: ast.AST, parsed: Parsed, catalogue: Catalogue) -
 def _told(parsed: Parsed) -> set[str]:
     """Names that somewhere in a file have a method called that tells; found in the text, as most files have none."""
     if parsed.told is None:
-        parsed.told = {"".join(match.group(1).split()) for match in _TELLS.finditer(parsed.source.text)}
+        text = parsed.source.text
+        parsed.told = {owner for method in TELLING if method in text for owner in _owners(method, text)}
     return parsed.told
+
+
+def _owners(method: str, text: str) -> Iterator[str]:
+    """What a method is called on in a text."""
+    place = text.find(method)
+    while place >= 0:
+        if _OPENS.match(text, place + len(method)):
+            before = _OWNER.match(text[max(0, place - _LONGEST_OWNER) : place][::-1])
+            if before:
+                yield "".join(before[1].split())[::-1]
+        place = text.find(method, place + len(method))
 
 
 def _uses_in(scope: ast.AST, parsed: Parsed) -> dict[str, set[str]]:

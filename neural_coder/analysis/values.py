@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.syntax import FunctionNode, Parsed, is_stub
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from neural_coder.analysis.frames import Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """A model call whose result flowed into a value."""
 
     call: ast.Call
@@ -26,12 +25,17 @@ class Flow:
     """It came as float32 or as integers, so that a reduced precision of the result does not show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What an expression may give. No things: nothing is known."""
+class Value(NamedTuple):
+    """What an expression may give. No things: nothing is known.
+
+    A tuple, as there are very many: these are made, hashed and compared without running any code of Python's.
+    """
 
     things: frozenset[Thing] = frozenset()
     flows: frozenset[Flow] = frozenset()
+
+
+UNKNOWN = Value()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,10 @@ class Items:
     """A tuple or list of known length."""
 
     values: tuple[Value, ...]
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nesting", 1 + max(map(nesting, self.values), default=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,10 @@ class Many:
     """A container or iterator whose items are alike."""
 
     item: Value
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nesting", 1 + nesting(self.item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +181,13 @@ class Fields:
     """A dict with keys that are known, sorted; `make_fields` makes one."""
 
     entries: tuple[tuple[str | int, Value], ...]
-    rest: Value = Value()
+    rest: Value = UNKNOWN
     """What is stored under other keys."""
+    nesting: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        deepest = max((nesting(value) for _, value in self.entries), default=0)
+        object.__setattr__(self, "nesting", 1 + max(deepest, nesting(self.rest)))
 
     def all(self) -> Value:
         """What any of the dict's values may be."""
@@ -203,10 +220,12 @@ Thing = (
     | Partial
 )
 
-UNKNOWN = Value()
 MAX_THINGS = 24
 MAX_FLOWS = 200
 MAX_FIELDS = 40
+
+
+CONTAINERS = frozenset({Items, Many, Fields})
 
 
 def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
@@ -214,15 +233,25 @@ def of(*things: Thing, flows: frozenset[Flow] = frozenset()) -> Value:
     return Value(frozenset(things), flows)
 
 
+def nesting(value: Value) -> int:
+    """How deep containers are nested in a value."""
+    deepest = 0
+    for thing in value.things:
+        if thing.__class__ in CONTAINERS and thing.nesting > deepest:
+            deepest = thing.nesting
+    return deepest
+
+
 def join(values: Iterable[Value]) -> Value:
     """A value that is one of several."""
     found = [value for value in values if value is not UNKNOWN]
     if not found:
         return UNKNOWN
-    if len(found) == 1 or all(value == found[0] for value in found[1:]):
-        return found[0]
-    things = frozenset().union(*(value.things for value in found))
-    flows = frozenset().union(*(value.flows for value in found))
+    first = found[0]
+    if len(found) == 1 or found.count(first) == len(found):
+        return first
+    things = first.things.union(*[value.things for value in found])
+    flows = first.flows.union(*[value.flows for value in found])
     if len(things) > MAX_THINGS:
         things = frozenset(thing for thing in things if isinstance(thing, ModelObject | Class | Function | Outside))
         if len(things) > MAX_THINGS:
@@ -275,6 +304,8 @@ def all_flows(value: Value, depth: int = 4) -> frozenset[Flow]:
     found = value.flows
     if depth:
         for thing in value.things:
+            if thing.__class__ not in CONTAINERS:
+                continue
             if isinstance(thing, Items):
                 found = found.union(*(all_flows(item, depth - 1) for item in thing.values))
             elif isinstance(thing, Many):
@@ -408,7 +439,7 @@ def constant(value: Value) -> object:
 
 def shallow(value: Value, depth: int = 4) -> Value:
     """The value with nested containers cut off, so that self-containing data cannot grow for ever."""
-    if not any(isinstance(thing, Items | Many | Fields) for thing in value.things):
+    if nesting(value) <= depth:
         return value
     things: set[Thing] = set()
     flows = set(value.flows)

@@ -47,7 +47,7 @@ def test_definitions_of_modules_hold_no_site(tmp_path: Path) -> None:
 
 
 def test_a_file_that_holds_no_site_is_not_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "interpret", None)
+    monkeypatch.setattr(analysis, "interpreted", None)
     (tmp_path / "library.py").write_text(LIBRARY)
     assert analyze(tmp_path / "library.py", Project(tmp_path)).empty
 

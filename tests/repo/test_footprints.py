@@ -54,6 +54,15 @@ def test_a_file_that_uses_nothing_of_others_depends_on_itself(root):
     assert files == {root / "alone.py"}
 
 
+def test_a_folder_that_counts_as_an_empty_package_is_no_file_that_was_read(tmp_path):
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "part.py").write_text("x = 1\n")
+    (tmp_path / "script.py").write_text("import torch\nfrom pack import missing\n\nnet = missing(3)\nnet(1)\n")
+    project = Project(tmp_path)
+    files, _ = looked_at(project, tmp_path / "script.py")
+    assert files == project.readings.keys()
+
+
 def test_answers_that_need_each_other_share_what_they_looked_at(tmp_path):
     """`a` needs `b`, `b` needs `a`: whoever asks for one depends on the files of both."""
     watch = Watch()
