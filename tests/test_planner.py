@@ -21,7 +21,11 @@ def plan(*features, task="inference"):
 def automatic(task, **settings):
     """The plans for a machine without a GPU."""
     plans = planner.automatic_plans(task, **{"available": FINE, **settings})
-    return [plan for plan in plans if "GPU" not in plan.skipped]
+    return [plan for plan in plans if not any(needs_gpu(feature) for feature in plan.features)]
+
+
+def needs_gpu(feature):
+    return registry.transform(feature.name).needs_gpu(feature.value)
 
 
 def ids(plans):
