@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from neural_coder.runtime import cache, guards
-from neural_coder.runtime.calibration import Calibration
+from neural_coder.runtime.calibration import Calibration, identity
 from neural_coder.runtime.conversion import (
     NOT_FINITE,
     InputsBefore,
@@ -224,7 +224,9 @@ class Prover:
         if not self._settings.cache or not self._engine.keeps:
             return None
         try:
-            key = digest(self._model, self._settings.describe(), packages=self._engine.distributions)
+            calibration = identity(self._settings.calibration) if self._settings.needs_calibration else ""
+            settings = self._settings.describe()
+            key = digest(self._model, settings, calibration, packages=self._engine.distributions)
         except CannotDescribe as error:
             self._standing.cache_problem = str(error)
             return None
