@@ -267,7 +267,8 @@ class Prover:
                 kind = converted.kinds.get(key) or Kind(returned=returned, checks=self._engine.checks)
                 answer = kind.learn(converted.conversion, example, output)
                 reason = disagreement(output, answer, self._tolerance(converted.conversion, example))
-                if reason == NOT_FINITE:
+                self._standing.is_inaccurate |= bool(reason)
+                if reason.startswith(NOT_FINITE):
                     first = converted.conversion.first_not_finite(kind.cast(example)[0])
                     reason += f", first behind {first}" if first else ""
         except Exception as error:  # the border to the engine: whatever goes wrong there, the original runs

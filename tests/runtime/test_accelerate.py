@@ -349,6 +349,7 @@ def test_answers_with_new_nan_are_refused():
         pytest.warns(AccelerationWarning, match=r"NaN or infinity .*, first behind 1 \(Overflowing\)"),
     ):
         assert torch.isfinite(model(x)).all()
+    assert explain(model).is_inaccurate
 
 
 def test_a_failing_conversion_warns_once_and_the_original_runs():

@@ -148,7 +148,7 @@ def test_hooks_on_all_modules_fire(model, variant):
     finally:
         handle.remove()
     assert [type(module).__name__ for module in seen if module is not model] == [
-        "Conv2d", "BatchNorm2d", "Embedding", "Linear", "LayerNorm", "Linear",
+        "Conv2d", "BatchNorm2d", "Embedding", "Linear", "LayerNorm", "Dropout", "Linear",
     ]  # fmt: skip
 
 
