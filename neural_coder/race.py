@@ -16,6 +16,7 @@ from pathlib import Path
 from neural_coder import planner, registry, verdict
 from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.protocol import Job, Sampling
+from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.candidate import Candidate
 from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Task, Verdict
 
@@ -116,10 +117,11 @@ class Bench:
         )
 
     def _job(self, name: str) -> Job:
-        # A compiler cache of its own for each variant: the first run shows the honest cost of a cold start, the rounds
-        # after it are quick.
-        cache = self.folder / "caches" / name
-        return replace(self.job, environment={**self.job.environment, "TORCHINDUCTOR_CACHE_DIR": str(cache)})
+        # Caches of its own for each variant, of compiled code and of converted models: the first run shows the honest
+        # cost of a cold start, the rounds after it are quick, and what loses takes no place on the user's disk.
+        folder = str(self.folder / "caches" / name)
+        caches = {"TORCHINDUCTOR_CACHE_DIR": folder, FOLDER_VARIABLE: folder}
+        return replace(self.job, environment={**self.job.environment, **caches})
 
 
 @dataclass(slots=True)

@@ -351,6 +351,8 @@ class Witness:
     """What `neural_coder.runtime` ran the probed model with: `engine/precision`; empty when it ran the original."""
     fallback: str = ""
     """Why the runtime ran the original, in words."""
+    inaccurate: bool = False
+    """The runtime refused an engine's answers, because they differ too much from the original's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

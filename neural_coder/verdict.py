@@ -101,7 +101,7 @@ def _decide(
     if failed := next((run for run in variant if not run.ok), None):
         return "failed", describe_ending(failed.ending)
     if no_effect:
-        return "no_effect", no_effect
+        return "inaccurate" if any(run.witness.inaccurate for run in variant) else "no_effect", no_effect
     if accuracy is not None and accuracy.verified and not accuracy.kept:
         return "inaccurate", accuracy.reason or "The answers differ from the original's by more than is allowed."
     if accuracy is None or not accuracy.verified:

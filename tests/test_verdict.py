@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from neural_coder import verdict
-from neural_coder.records import Accuracy, Criterion, Ending, Feature, Interval, Plan, Run, SiteTiming, Verdict
+from neural_coder.records import Accuracy, Criterion, Ending, Feature, Interval, Plan, Run, SiteTiming, Verdict, Witness
 
 PLAN = Plan(features=(Feature(name="bf16"),), backend="torch")
 KEPT = Accuracy(criterion="top-1 agreement", verified=True, kept=True, loss=0.0, allowed=0.01, reason="All rows agree.")
@@ -108,6 +108,14 @@ def test_an_edit_without_effect_is_not_called_faster() -> None:
     found = judge(runs(0.5), no_effect="compile: no graph was compiled")
     assert found.status == "no_effect"
     assert found.reason == "compile: no graph was compiled."
+
+
+def test_answers_that_the_runtime_refused_are_inaccurate() -> None:
+    reason = "the runtime ran the original model: an output has NaN, first behind encoder.3 (Linear)"
+    refused = [replace(run, witness=Witness(inaccurate=True, fallback=reason)) for run in runs(0.5)]
+    found = judge(refused, no_effect=reason)
+    assert found.status == "inaccurate"
+    assert "first behind encoder.3" in found.reason
 
 
 def test_a_crash_is_told_with_the_last_line_of_its_traceback() -> None:

@@ -79,6 +79,7 @@ class WitnessTaker:
             "batch_sizes": sorted({size for site in recorder.timings() for size in site.sizes if size is not None}),
             "cuda_used": _cuda_used(),
             "accelerated": next(iter(running), ""),
+            "inaccurate": any(getattr(one, "is_inaccurate", False) for one in said),
             "fallback": "" if running else next(filter(None, reasons), ""),
         }
 

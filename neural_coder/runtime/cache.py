@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ _MANIFEST = "manifest.json"
 _ABOUT = "about.json"
 _PARTIAL = "partial-"
 _ABANDONED_SECONDS = 24 * 3600
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def folder() -> Path:
     """Where converted models are kept on this machine, unless the environment names another place."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
-        return Path(named) / "models"
+        return Path(named).expanduser() / "models"  # what else is kept there stays out of `clear` and of the limit
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -132,7 +134,7 @@ def listed(root: Path | None = None) -> list[Listed]:
     """The entries of the cache, the last used first."""
     found = [
         Listed(key=each.name, about=_about(each), bytes=_size(each), used=_used(each))
-        for each in _subfolders(root or folder())
+        for each in _entries(root or folder())
     ]
     return sorted(found, key=lambda entry: -entry.used)
 
@@ -144,7 +146,7 @@ def clear(root: Path | None = None) -> int:
         OSError: when something cannot be removed.
     """
     freed = 0
-    for each in _subfolders(root or folder()):
+    for each in _entries(root or folder()):
         freed += _size(each)
         shutil.rmtree(each)
     return freed
@@ -152,11 +154,11 @@ def clear(root: Path | None = None) -> int:
 
 def evict(root: Path, limit: int, *, keep: Path) -> None:
     """Remove what killed processes left half-written, and the least recently used entries beyond the limit."""
-    for each in _subfolders(root):
+    for each in _entries(root):
         for partial in _subfolders(each):
             if partial.name.startswith(_PARTIAL) and time.time() - _used(partial) > _ABANDONED_SECONDS:
                 shutil.rmtree(partial, ignore_errors=True)
-    entries = sorted((_used(each), _size(each), each) for each in _subfolders(root))
+    entries = sorted((_used(each), _size(each), each) for each in _entries(root))
     total = sum(size for _, size, _ in entries)
     for _, size, each in entries:
         if total <= limit:
@@ -164,6 +166,11 @@ def evict(root: Path, limit: int, *, keep: Path) -> None:
         if each != keep:
             shutil.rmtree(each, ignore_errors=True)
             total -= size
+
+
+def _entries(root: Path) -> list[Path]:
+    """Folders that are named by a digest: nothing else in there is ours to remove."""
+    return [each for each in _subfolders(root) if _DIGEST.fullmatch(each.name)]
 
 
 def _subfolders(place: Path) -> list[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from neural_coder.runtime.engine import CannotConvert
-from neural_coder.runtime.structure import Call
+from neural_coder.runtime.structure import Call, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,34 @@ class Calibration:
         log.debug("%d of %d items of the calibration data fit the call", len(self.calls), seen)
 
 
+def identity(wanted: int | Iterable[object]) -> str:
+    """What tells calibration data from other data, without reading through a data set.
+
+    Tensors that lie in memory count with their values, other data by what it is and how much there is of it.
+    """
+    if isinstance(wanted, int):
+        return str(wanted)
+    if isinstance(wanted, (list, tuple)):
+        found = hashlib.sha256()
+        for tensor in tensors_of(list(wanted)):
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(memoryview(values))
+        return found.hexdigest()
+    parts = [wanted, *(getattr(wanted, name, None) for name in ("dataset", "batch_size"))]
+    return " ".join(_kind_and_size(part) for part in parts if part is not None)
+
+
+def _kind_and_size(part: object) -> str:
+    if isinstance(part, int):
+        return str(part)
+    try:
+        size = len(part)  # type: ignore[arg-type]
+    except TypeError:  # it has none: a generator, say
+        size = -1
+    return f"{type(part).__module__}.{type(part).__qualname__} {size}"
+
+
 def _matching(item: object, like: Call) -> Call | None:
     """The part of an item of a data set that looks like a call: a batch often holds labels, too."""
     candidates: list[Call] = []
@@ -87,7 +118,7 @@ def _matching(item: object, like: Call) -> Call | None:
         rest = {name: value for name, value in like.kwargs.items() if name not in known}
         candidates.append(Call(like.args, {**known, **rest}) if known else Call((item,), like.kwargs))
     if isinstance(item, (tuple, list)):
-        candidates.append(Call(tuple(item[: len(like.args)]), like.kwargs))
+        candidates.append(Call((*item[: len(like.args)], *like.args[len(item) :]), like.kwargs))
         if not like.args:
             candidates.append(Call((), dict(zip(like.kwargs, item, strict=False))))
     candidates.append(Call((item, *like.args[1:]), like.kwargs) if like.args else Call((), _first(like, item)))

@@ -109,12 +109,13 @@ def disagreement(expected: object, actual: object, tolerance: float) -> str:
     wanted, got = Leaves(), Leaves()
     if describe(expected, wanted) != describe(actual, got):
         return "the output has another structure or other types than the original's"
-    for mine, theirs in zip(wanted.tensors, got.tensors, strict=True):
+    for place, (mine, theirs) in enumerate(zip(wanted.tensors, got.tensors, strict=True), 1):
         if mine.shape != theirs.shape:
             return f"an output has shape {tuple(theirs.shape)} instead of {tuple(mine.shape)}"
         reason = _tensor_disagreement(mine, theirs, tolerance)
         if reason:
-            return reason
+            which = f" (output {place} of {len(wanted.tensors)})" if len(wanted.tensors) > 1 else ""
+            return f"{reason}{which}"
     return ""
 
 

@@ -39,6 +39,8 @@ class Explanation:
     """Types of the converted copy's weights, such as `bfloat16` or `qint8`."""
     conversion_seconds: float = 0.0
     """Spent so far on calibrating, copying, converting, compiling and checking."""
+    is_inaccurate: bool = False
+    """Whether the engine's answers were refused because they differ too much from the original's."""
     is_preparing: bool = False
     """Whether the original only answers until there is enough calibration data."""
     cache_problem: str = ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from neural_coder.runtime import cache, guards
-from neural_coder.runtime.calibration import Calibration
+from neural_coder.runtime.calibration import Calibration, identity
 from neural_coder.runtime.conversion import (
     NOT_FINITE,
     InputsBefore,
@@ -224,7 +224,9 @@ class Prover:
         if not self._settings.cache or not self._engine.keeps:
             return None
         try:
-            key = digest(self._model, self._settings.describe(), packages=self._engine.distributions)
+            calibration = identity(self._settings.calibration) if self._settings.needs_calibration else ""
+            settings = self._settings.describe()
+            key = digest(self._model, settings, calibration, packages=self._engine.distributions)
         except CannotDescribe as error:
             self._standing.cache_problem = str(error)
             return None
@@ -265,7 +267,8 @@ class Prover:
                 kind = converted.kinds.get(key) or Kind(returned=returned, checks=self._engine.checks)
                 answer = kind.learn(converted.conversion, example, output)
                 reason = disagreement(output, answer, self._tolerance(converted.conversion, example))
-                if reason == NOT_FINITE:
+                self._standing.is_inaccurate |= bool(reason)
+                if reason.startswith(NOT_FINITE):
                     first = converted.conversion.first_not_finite(kind.cast(example)[0])
                     reason += f", first behind {first}" if first else ""
         except Exception as error:  # the border to the engine: whatever goes wrong there, the original runs

@@ -41,10 +41,8 @@ class Settings:
         return self.precision in STATIC
 
     def describe(self) -> str:
-        """All that a converted model depends on, in words that can be compared."""
-        given = "data" if not isinstance(self.calibration, int) else self.calibration
-        calibration = given if self.needs_calibration else None
-        return repr((self.engine, self.precision, calibration, self.exclude, self.dynamic_shapes, self.options))
+        """All that a converted model depends on besides calibration, in words that can be compared."""
+        return repr((self.engine, self.precision, self.exclude, self.dynamic_shapes, self.options))
 
 
 def checked(settings: Settings) -> Settings:

@@ -30,6 +30,7 @@ class Standing:
         self.accelerated = 0
         self.original = 0
         self.seconds = 0.0
+        self.is_inaccurate = False
         self.is_preparing = False
         self.cache_problem = ""
 
@@ -65,6 +66,7 @@ class Standing:
             graphs=conversion.graphs if conversion else 0,
             dtypes=frozenset(conversion.dtypes()) if conversion else frozenset(),
             conversion_seconds=self.seconds,
+            is_inaccurate=self.is_inaccurate,
             is_preparing=self.is_preparing,
             cache_problem=self.cache_problem or (conversion.cache_problem if conversion else ""),
         )

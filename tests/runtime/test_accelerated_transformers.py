@@ -92,15 +92,6 @@ def test_generate_is_accelerated_in_inference_mode_too():
     assert (explain(model).calls_accelerated, explain(model).calls_original) == (6, 0)
 
 
-@pytest.mark.parametrize(("engine", "precision"), [*TRACED, ("inductor", "fp32")])
-def test_generate_is_left_to_the_original_where_an_engine_takes_no_cache(engine, precision):
-    reference, given = language_model("llama"), tokens()
-    model = accelerate(copy.deepcopy(reference), engine=engine, precision=precision)
-    answer = model.generate(**given, max_new_tokens=6, do_sample=False)
-    assert torch.equal(answer, reference.generate(**given, max_new_tokens=6, do_sample=False))
-    assert "DynamicCache, which this engine does not take" in explain(model).reason
-
-
 def test_a_cache_that_the_original_filled_is_continued_by_the_original():
     model, given = language_model("llama"), tokens()
     with torch.no_grad():

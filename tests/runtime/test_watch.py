@@ -1,0 +1,156 @@
+"""Every way to change a model is noticed, and nothing else is taken for a change."""
+
+import dataclasses
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from neural_coder.runtime.watch import CannotWatch, Watch  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+class Helper:
+    """No settings: it holds a tensor."""
+
+    def __init__(self):
+        self.table = torch.ones(3)
+        self.count = 0
+
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 600))
+        self.factor = 0.5
+        self.config = SimpleNamespace(twice=False, scales=[1.0], inner=SimpleNamespace(depth=2))
+        self.sizes = {"a": 1, "b": [2]}
+        self.recent = deque([1])
+        self.chosen = {1, 2}
+        self.pair = (torch.zeros(2), [3])
+        self.helper = Helper()
+        self.loose = torch.ones(5)
+        self.nothing = None
+
+
+CHANGES = {
+    "weight in place": lambda model: model.body[0].weight.mul_(2),
+    "weight through data": lambda model: model.body[0].weight.data.mul_(2),
+    "weight through numpy": lambda model: model.body[0].weight.detach().numpy().fill(3),
+    "end of a weight": lambda model: model.body[2].weight.data[-1].fill_(7),
+    "weight replaced": lambda model: setattr(model.body[0], "weight", nn.Parameter(torch.ones(8, 4))),
+    "data replaced": lambda model: setattr(model.body[0].weight, "data", torch.ones(8, 4)),
+    "weight removed": lambda model: model.body[0].register_parameter("bias", None),
+    "weight added": lambda model: model.body[0].register_parameter("more", nn.Parameter(torch.ones(1))),
+    "buffer": lambda model: model.body[1].running_mean.add_(1),
+    "loaded": lambda model: model.load_state_dict(Watched().state_dict()),
+    "assigned": lambda model: model.load_state_dict(Watched().state_dict(), assign=True),
+    "other type": lambda model: model.double(),
+    "submodule": lambda model: model.body.__setitem__(0, nn.Linear(4, 8)),
+    "submodule added": lambda model: model.body.append(nn.ReLU()),
+    "submodule renamed": lambda model: model.body._modules.update(last=model.body._modules.pop("2")),
+    "dictionary of submodules": lambda model: vars(model.body).update(_modules={}),
+    "training flag": lambda model: model.body[1].train(),
+    "attribute": lambda model: setattr(model, "factor", 0.75),
+    "type of an attribute": lambda model: setattr(model, "factor", True),
+    "attribute to tensor": lambda model: setattr(model, "nothing", torch.ones(2)),
+    "attribute removed": lambda model: delattr(model, "factor"),
+    "attribute added": lambda model: setattr(model, "more", 1),
+    "attribute of a layer": lambda model: setattr(model.body[1], "eps", 1.0),
+    "forward of a layer": lambda model: setattr(model.body[0], "forward", torch.neg),
+    "config": lambda model: setattr(model.config, "twice", True),
+    "list in a config": lambda model: model.config.scales.__setitem__(0, 2.0),
+    "config in a config": lambda model: setattr(model.config.inner, "depth", 3),
+    "config replaced": lambda model: setattr(model, "config", SimpleNamespace(**vars(model.config))),
+    "key of a dictionary": lambda model: model.sizes.update(c=model.sizes.pop("b")),
+    "list in a dictionary": lambda model: model.sizes["b"].append(1),
+    "deque": lambda model: model.recent.append(2),
+    "set": lambda model: model.chosen.add(5),
+    "tensor in a tuple": lambda model: model.pair[0].add_(1),
+    "list in a tuple": lambda model: model.pair[1].clear(),
+    "tensor in an object": lambda model: model.helper.table.add_(1),
+    "tensor in an object replaced": lambda model: setattr(model.helper, "table", torch.ones(3)),
+    "plain tensor": lambda model: model.loose.add_(1),
+    "plain tensor through data": lambda model: model.loose.data.add_(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_noticed_and_named(change):
+    model = Watched().eval()
+    watch = Watch(model)
+    assert watch.holds()
+    assert watch.difference() == ""
+    with torch.no_grad():
+        change(model)
+    assert not watch.holds()
+    assert watch.difference()
+
+
+def test_what_is_equal_counts_as_unchanged():
+    model = Watched().eval()
+    watch = Watch(model)
+    model.factor = float("0.5")
+    model.config.scales[0] = float("1.0")
+    model.helper.count += 1  # of an object that is no record of settings only the tensors are watched
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert watch.holds()
+    assert not watch.needs_gradients()
+    assert watch.holds()
+
+
+def test_changes_are_named():
+    model = Watched().eval()
+    watches = [Watch(model) for _ in range(3)]
+    model.body[1].eps = 1.0
+    assert watches[0].difference() == "attribute body.1.eps changed"
+    model.body[1].eps = 1e-5
+    model.config.scales.append(1)
+    assert watches[1].difference() == "attribute config.scales changed"
+    model.config.scales.pop()
+    with torch.no_grad():
+        model.body[1].running_mean.add_(1)
+    assert watches[2].difference() == "body.1.running_mean changed"
+
+
+def test_hooks_are_seen_while_they_are_there():
+    model = Watched().eval()
+    watch = Watch(model)
+    assert not watch.hooked()
+    handle = model.body[0].register_forward_hook(lambda *_: None)
+    assert watch.hooked()
+    handle.remove()
+    assert not watch.hooked()
+    assert watch.holds()
+
+
+def test_shared_and_expanded_memory_is_read_within_its_bounds():
+    @dataclasses.dataclass
+    class Rows:
+        rows: torch.Tensor
+
+    model = nn.Linear(3, 3)
+    model.register_buffer("wide", torch.zeros(1).expand(1000, 1000))
+    model.register_buffer("part", torch.arange(100.0)[7:20:3])
+    model.register_buffer("empty", torch.zeros(0, 3))
+    model.register_buffer("byte", torch.zeros((), dtype=torch.bool))
+    model.rows = Rows(torch.ones(2, dtype=torch.bfloat16))
+    watch = Watch(model)
+    assert watch.holds()
+    model.byte.data.logical_not_()
+    assert not watch.holds()
+
+
+def test_weights_whose_changes_cannot_be_seen_are_refused():
+    with torch.inference_mode():
+        model = nn.Linear(2, 2)
+    with pytest.raises(CannotWatch, match=r"made inside torch.inference_mode"):
+        Watch(model)
+    with pytest.raises(CannotWatch, match="without data"):
+        Watch(nn.Linear(2, 2, device="meta"))
