@@ -6,9 +6,11 @@ it is refused with the place in the user's code, and never baked into the graph.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from neural_coder.runtime.structure import Call
 
 Dimension = int | tuple[str, int, int | None]
 """A fixed size, or a name with the smallest and the largest size (None: any); equal names have equal sizes."""
+_FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+), in ')
 _LIBRARIES = ("/torch/", "/transformers/", "<frozen", "<string>", "/neural_coder/runtime/")
 
 
@@ -72,6 +75,15 @@ class Exported:
         """
         wanted = set(names)
         return [node.name for node in self.program.graph.nodes if wanted & set(_owners(node))]
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """The line of the user's own code that a node comes from, in words; empty when it is not known."""
+    trace = str(node.meta.get("stack_trace") or "").splitlines()
+    places = [(match, code.strip()) for line, code in pairwise(trace) if (match := _FRAME.match(line))]
+    own = [(match, code) for match, code in places if not _is_library(match["file"])]
+    match, code = (own or places or [(None, "")])[-1]
+    return f" ({match['file']}, line {match['line']}: {code})" if match else ""
 
 
 def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]]) -> Exported:
@@ -177,9 +189,13 @@ def _owners(node: torch.fx.Node) -> Iterable[str]:
 def _place(error: BaseException) -> str:
     """The last line of the user's own code that led to an error, in words."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename.replace("\\", "/") for part in _LIBRARIES)]
+    own = [frame for frame in frames if not _is_library(frame.filename)]
     frame = own[-1] if own else None
     return f" ({frame.filename}, line {frame.lineno}: {frame.line})" if frame else ""
+
+
+def _is_library(file: str) -> bool:
+    return any(part in file.replace("\\", "/") for part in _LIBRARIES)
 
 
 def _first_line(error: BaseException) -> str:
