@@ -15,7 +15,7 @@ from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
 from neural_coder.runtime.openvino_graph import translate
-from neural_coder.runtime.openvino_library import capabilities, core, openvino
+from neural_coder.runtime.openvino_library import capabilities, core, in_words, openvino
 from neural_coder.runtime.openvino_quantize import quantize
 from neural_coder.runtime.openvino_session import CompiledSession, Ports, find_ports
 
@@ -39,11 +39,12 @@ class OpenvinoGraphs(Graphs):
     def write(self, exported: Exported, folder: Path) -> None:
         """Translate, quantize where asked to, compile, and save all of it."""
         translated = translate(exported)
-        model = translated.model
-        if self.request.settings.needs_calibration:
-            model = quantize(translated, self.request, self._options)
-        openvino().save_model(model, folder / _GRAPH, compress_to_fp16=False)
-        compiled = core().compile_model(core().read_model(folder / _GRAPH), "CPU", self._configuration())
+        with in_words():
+            model = translated.model
+            if self.request.settings.needs_calibration:
+                model = quantize(translated, self.request, self._options)
+            openvino().save_model(model, folder / _GRAPH, compress_to_fp16=False)
+            compiled = self._compile(folder)
         quantized = _quantized_layers(compiled)
         if self.request.settings.needs_calibration and not quantized:
             raise CannotConvert("it has no layer that OpenVINO computes in integers")
@@ -61,7 +62,7 @@ class OpenvinoGraphs(Graphs):
         if compiled is None and about["machine"] == self._machine():
             compiled = self._load(folder)
         if compiled is None:
-            compiled = core().compile_model(core().read_model(folder / _GRAPH), "CPU", self._configuration())
+            compiled = self._compile(folder)
         self.quantized_modules = int(about["quantized"])
         return CompiledSession(compiled, Ports(*map(tuple, about["ports"])))
 
@@ -88,6 +89,9 @@ class OpenvinoGraphs(Graphs):
         """All that a compiled form is only good for."""
         name = core().get_property("CPU", "FULL_DEVICE_NAME")
         return repr((openvino().get_version(), name, sorted(capabilities()), self._configuration()))
+
+    def _compile(self, folder: Path) -> Any:
+        return core().compile_model(core().read_model(folder / _GRAPH), "CPU", self._configuration())
 
     def _load(self, folder: Path) -> Any:
         """Load the compiled form; None where that is not possible."""

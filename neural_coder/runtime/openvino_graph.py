@@ -11,7 +11,7 @@ import torch
 
 from neural_coder.runtime.engine import CannotConvert
 from neural_coder.runtime.exported import Exported, place_of
-from neural_coder.runtime.openvino_library import openvino
+from neural_coder.runtime.openvino_library import in_words, openvino
 
 _WORD = re.compile(r"\w[\w.:]*\w")
 
@@ -36,6 +36,8 @@ def translate(exported: Exported) -> Translated:
     Raises:
         CannotConvert: when OpenVINO has no counterpart of an operator; names it with its place in the user's code.
     """
+    if any(tensor.dtype == torch.float64 for tensor in (*exported.example, *exported.program.state_dict.values())):
+        raise CannotConvert("it computes in float64, which OpenVINO would do in float32")
     openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
@@ -47,10 +49,14 @@ def translate(exported: Exported) -> Translated:
     outputs = _distinct_outputs(module)
     decoder = TorchFXPythonDecoder(module, dynamic_shapes=False)  # the model's constants are views of its weights
     frontend = FrontEndManager().load_by_framework("pytorch")
-    try:
-        model = frontend.convert(frontend.load(decoder, True))
-    except RuntimeError as error:
-        raise CannotConvert(_words(str(error), program.graph)) from error
+    with in_words():
+        try:
+            model = frontend.convert(frontend.load(decoder, True))
+        except Exception as error:  # the border to OpenVINO, whose errors have no common base
+            named = _named_in(str(error), program.graph)
+            if named:
+                raise CannotConvert(f"OpenVINO has no operation for {named}") from error
+            raise
     _simplify(model)
     inputs = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
     return Translated(model, simpler, inputs, outputs)
@@ -85,12 +91,8 @@ def _simplify(model: Any) -> None:
     apply_moc_transformations(model, cf=True, smart_reshape=False)
 
 
-def _words(message: str, graph: torch.fx.Graph) -> str:
-    """Name the operators that could not be translated, each with its place."""
+def _named_in(message: str, graph: torch.fx.Graph) -> str:
+    """The operators that a message names, each with its place."""
     mentioned = set(_WORD.findall(message))
     nodes = {str(node.target): node for node in reversed(graph.nodes) if str(node.target) in mentioned}
-    if not nodes:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        return f"OpenVINO cannot convert it: {lines[-1] if lines else 'no reason given'}"
-    named = ", ".join(f"{name}{place_of(node)}" for name, node in sorted(nodes.items()))
-    return f"OpenVINO has no operation for {named}"
+    return ", ".join(f"{name}{place_of(node)}" for name, node in sorted(nodes.items()))

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from neural_coder.runtime.engine import CannotConvert
+
 _TELEMETRY = "openvino_telemetry"
 _NO_TELEMETRY = "NNCF_CI"
 """Environment variable that makes NNCF take its own stand-in for telemetry when it is imported."""
@@ -36,6 +38,18 @@ def core() -> Any:
 def capabilities() -> list[str]:
     """What the processor computes natively, in OpenVINO's words: `BF16`, `FP32`, `INT8`, ..."""
     return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Let errors of OpenVINO say what went wrong: that comes last in their messages, behind places in its own code."""
+    try:
+        yield
+    except CannotConvert:
+        raise
+    except Exception as error:  # the border to OpenVINO, whose errors have no common base
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CannotConvert(f"OpenVINO: {lines[-1][:300] if lines else 'it gave no reason'}") from error
 
 
 @contextmanager
