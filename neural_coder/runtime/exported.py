@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,8 +22,8 @@ from neural_coder.runtime.structure import Call
 
 Dimension = int | tuple[str, int, int | None]
 """A fixed size, or a name with the smallest and the largest size (None: any); equal names have equal sizes."""
-_FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+), in ')
 _LIBRARIES = ("/torch/", "/transformers/", "<frozen", "<string>", "/neural_coder/runtime/")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +86,6 @@ class Exported:
         return [name for name, its in owners.items() if wanted & its]
 
 
-def place_of(node: torch.fx.Node) -> str:
-    """The line of the user's own code that a node comes from, in words; empty when it is not known."""
-    trace = str(node.meta.get("stack_trace") or "").splitlines()
-    places = [(match, code.strip()) for line, code in pairwise(trace) if (match := _FRAME.match(line))]
-    own = [(match, code) for match, code in places if not _is_library(match["file"])]
-    match, code = (own or places or [(None, "")])[-1]
-    return f" ({match['file']}, line {match['line']}: {code})" if match else ""
-
-
 def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]]) -> Exported:
     """Export a model as one graph.
 
@@ -115,6 +105,16 @@ def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]
     except Exception as error:  # the border to torch.export, which raises many kinds
         raise CannotConvert(f"its forward cannot be exported{_place(error)}: {_first_line(error)}") from error
     return Exported(program, _shapes(program), tensors)
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """The last line of the user's own code that led to a node, in words; of a library's where there is none."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not any(part in frame[0].replace("\\", "/") for part in _LIBRARIES)]
+    if not frames:
+        return ""
+    file, line, code = (own or frames)[-1]
+    return f" ({file}, line {line}: {code})"
 
 
 def shapes_of(call: Call) -> list[torch.Size]:
@@ -199,13 +199,9 @@ def _owners(node: torch.fx.Node) -> Iterable[str]:
 def _place(error: BaseException) -> str:
     """The last line of the user's own code that led to an error, in words."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_library(frame.filename)]
+    own = [frame for frame in frames if not any(part in frame.filename.replace("\\", "/") for part in _LIBRARIES)]
     frame = own[-1] if own else None
     return f" ({frame.filename}, line {frame.lineno}: {frame.line})" if frame else ""
-
-
-def _is_library(file: str) -> bool:
-    return any(part in file.replace("\\", "/") for part in _LIBRARIES)
 
 
 def _first_line(error: BaseException) -> str:
