@@ -20,7 +20,7 @@ class Options:
     """Settings that only OpenVINO has."""
 
     hint: str = "latency"
-    """`latency` uses all threads for one call; `throughput` shares them between calls that come from several threads."""
+    """`latency` uses all threads for one call; `throughput` shares them between calls from several threads."""
     threads: int = 0
     """Threads of all calls together; 0 takes as many as PyTorch uses."""
     observer: str = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
 from neural_coder.runtime.openvino_graph import Translated
 from neural_coder.runtime.openvino_library import nncf, quiet_nncf
+
+if TYPE_CHECKING:
+    from neural_coder.runtime.engine_openvino import Options
 
 _IN_FLOAT = frozenset({"embedding", "native_layer_norm", "layer_norm", "_softmax", "softmax"})
 """Operators that stay in floating point: they lose much and win little."""
@@ -22,21 +25,9 @@ _RANGES = {
     "minmax": "MINMAX", "mean": "MEAN_MINMAX", "median": "MEDIAN_MINMAX", "percentile": "MEAN_QUANTILE",
     "histogram": "HISTOGRAM",
 }  # fmt: skip
-OBSERVERS = ("auto", *_RANGES)
-PRESETS = ("auto", "performance", "mixed")
 
 
-class Choices(Protocol):
-    """The options that quantization looks at."""
-
-    observer: str
-    preset: str
-    alpha: float | None
-    keep_first_last: bool
-    bias_correction: bool
-
-
-def quantize(translated: Translated, request: Request, choices: Choices) -> Any:
+def quantize(translated: Translated, request: Request, options: Options) -> Any:
     """Return a quantized `openvino.Model`.
 
     Raises:
@@ -44,20 +35,20 @@ def quantize(translated: Translated, request: Request, choices: Choices) -> Any:
     """
     samples = _samples(translated.exported, request)
     library = nncf()
-    ignored = library.IgnoredScope(names=_ignored(translated, request.settings.exclude, choices), validate=False)
+    ignored = library.IgnoredScope(names=_ignored(translated, request.settings.exclude, options), validate=False)
     # What is under the decorators of nncf.quantize is the same without telemetry.
     run = inspect.unwrap(library.quantize)
     with quiet_nncf():
         return run(
             translated.model,
             library.Dataset(samples),
-            preset=None if choices.preset == "auto" else library.QuantizationPreset(choices.preset),
+            preset=None if options.preset == "auto" else library.QuantizationPreset(options.preset),
             target_device=library.TargetDevice.CPU,
             subset_size=len(samples),
             fast_bias_correction=True,
             model_type=library.ModelType.TRANSFORMER if _has_attention(translated.exported) else None,
             ignored_scope=ignored,
-            advanced_parameters=_advanced(library, choices),
+            advanced_parameters=_advanced(library, options),
         )
 
 
@@ -76,11 +67,11 @@ def _samples(exported: Exported, request: Request) -> list[Mapping[int, Any]]:
     return [{place: view(tensor.contiguous()) for place, tensor in enumerate(tensors)} for tensors in fitting]
 
 
-def _ignored(translated: Translated, excluded: Iterable[str], choices: Choices) -> list[str]:
+def _ignored(translated: Translated, excluded: Iterable[str], options: Options) -> list[str]:
     """Names of the model's operations that stay in floating point."""
     nodes = {node.name for node in translated.exported.program.graph.nodes if _operator(node) in _IN_FLOAT}
     nodes.update(translated.exported.excluded(excluded))
-    if choices.keep_first_last:
+    if options.keep_first_last:
         multiplying = [n.name for n in translated.exported.program.graph.nodes if _operator(n) in _MULTIPLYING]
         nodes.update({*multiplying[:1], *multiplying[-1:]})
     names = [operation.get_friendly_name() for operation in translated.model.get_ops()]
@@ -96,15 +87,15 @@ def _operator(node: torch.fx.Node) -> str:
     return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
 
 
-def _advanced(library: Any, choices: Choices) -> Any:
+def _advanced(library: Any, options: Options) -> Any:
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    parameters = library.AdvancedQuantizationParameters(disable_bias_correction=not choices.bias_correction)
-    if choices.observer != "auto":
-        found = getattr(RangeEstimatorParametersSet, _RANGES[choices.observer])
+    parameters = library.AdvancedQuantizationParameters(disable_bias_correction=not options.bias_correction)
+    if options.observer != "auto":
+        found = getattr(RangeEstimatorParametersSet, _RANGES[options.observer])
         parameters.activations_range_estimator_params = found
-    if choices.alpha is not None:
-        parameters.smooth_quant_alphas = library.AdvancedSmoothQuantParameters(matmul=choices.alpha)
+    if options.alpha is not None:
+        parameters.smooth_quant_alphas = library.AdvancedSmoothQuantParameters(matmul=options.alpha)
     if platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_vnni_supported():
         # Without VNNI two products of 8 bits overflow their sum of 16 bits.
         parameters.overflow_fix = library.OverflowFix.ENABLE
