@@ -6,10 +6,11 @@ from neural_coder.backend import Backend
 
 
 class Ov(Backend):
-    """Runs converted models on Intel and Arm. No feature uses it yet; `neural-coder doctor` shows it."""
+    """Runs models as compiled graphs on Intel and Arm CPUs; NNCF quantizes them."""
 
     name = "openvino"
     title = "OpenVINO"
-    modules = ("openvino",)
+    modules = ("nncf", "openvino")
     distribution = "openvino"
     extra = "openvino"
+    startup_seconds = 15.0

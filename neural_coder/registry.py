@@ -46,14 +46,15 @@ def backends() -> Mapping[str, type[Backend]]:
 
 
 def transform(name: str) -> type[Transform]:
-    """Look a feature up by its name; `channels-last` is as good as `channels_last`.
+    """Look a feature up by its name; `channels-last` is as good as `channels_last`, and `openvino` as `open_vino`.
 
     Raises:
         UserError: There is no such feature; the message names those that it may have meant.
     """
     wanted = name.strip().replace("-", "_")
-    if wanted in transforms():
-        return transforms()[wanted]
+    for known, kind in transforms().items():
+        if wanted in (known, known.replace("_", "")):
+            return kind
     near = difflib.get_close_matches(wanted, transforms(), cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(transforms())}."
     raise UserError(f"There is no feature called {name!r}; {hint}")

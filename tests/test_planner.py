@@ -96,7 +96,7 @@ def test_unknown_features_and_values_are_refused():
 
 def test_the_search_for_inference_tries_all_combinations():
     plans = automatic("inference")
-    assert 10 <= len(plans) <= 20
+    assert 10 <= len(plans) <= 40
     assert len(ids(plans)) == len(plans)
     for wanted in (
         ["inference_mode"],
@@ -105,6 +105,8 @@ def test_the_search_for_inference_tries_all_combinations():
         ["bf16_weights", "torchscript"],
         ["int8_dynamic=torch"],
         ["int8_dynamic=torchao"],
+        ["bf16_weights", "open_vino"],
+        ["int8_static_bf16=openvino"],
     ):
         assert plan(*wanted).id in ids(plans)
 

@@ -29,6 +29,7 @@ def test_the_registry_cannot_be_changed():
 def test_hyphens_are_as_good_as_underscores():
     assert registry.transform("channels-last") is registry.transforms()["channels_last"]
     assert registry.parse_feature(" channels-last ") == Feature(name="channels_last")
+    assert registry.parse_feature("openvino") == Feature(name="open_vino")
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("bf61", "bf16"), ("chanels_last", "channels_last"), ("int8", "int8")])

@@ -6,9 +6,11 @@ it is refused with the place in the user's code, and never baked into the graph.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from neural_coder.runtime.structure import Call
 Dimension = int | tuple[str, int, int | None]
 """A fixed size, or a name with the smallest and the largest size (None: any); equal names have equal sizes."""
 _LIBRARIES = ("/torch/", "/transformers/", "<frozen", "<string>", "/neural_coder/runtime/")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,18 @@ class Exported:
         Args:
             names: Qualified names of modules (`encoder.layer.0`), which stand for all that is inside of them, or names
                 of classes (`LayerNorm`).
+
+        Raises:
+            CannotConvert: for a name that nothing in the graph has, with one that is like it.
         """
         wanted = set(names)
-        return [node.name for node in self.program.graph.nodes if wanted & set(_owners(node))]
+        owners = {node.name: set(_owners(node)) for node in self.program.graph.nodes}
+        known = {name for each in owners.values() for name in each if name}
+        for name in sorted(wanted - known):
+            near = get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise CannotConvert(f"exclude names {name!r}, which is no module of it and no class of one{hint}")
+        return [name for name, its in owners.items() if wanted & its]
 
 
 def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]]) -> Exported:
@@ -93,6 +105,16 @@ def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]
     except Exception as error:  # the border to torch.export, which raises many kinds
         raise CannotConvert(f"its forward cannot be exported{_place(error)}: {_first_line(error)}") from error
     return Exported(program, _shapes(program), tensors)
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """The last line of the user's own code that led to a node, in words; of a library's where there is none."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not any(part in frame[0].replace("\\", "/") for part in _LIBRARIES)]
+    if not frames:
+        return ""
+    file, line, code = (own or frames)[-1]
+    return f" ({file}, line {line}: {code})"
 
 
 def shapes_of(call: Call) -> list[torch.Size]:

@@ -17,7 +17,7 @@ _OURS: tuple[tuple[str, type[Warning]], ...] = (
     (r"The tensor attributes? .* assigned during export", UserWarning),
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
 )
-_LOUD = ("torch.onnx", "torch.export", "torch._export", "nncf")
+_LOUD = ("torch.onnx", "torch.export", "torch._export")
 """Loggers that report each operator that they do not need, and the like."""
 
 
