@@ -6,6 +6,7 @@ it is refused with the place in the user's code, and never baked into the graph.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from neural_coder.runtime.structure import Call
 Dimension = int | tuple[str, int, int | None]
 """A fixed size, or a name with the smallest and the largest size (None: any); equal names have equal sizes."""
 _LIBRARIES = ("/torch/", "/transformers/", "<frozen", "<string>", "/neural_coder/runtime/")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]
     except Exception as error:  # the border to torch.export, which raises many kinds
         raise CannotConvert(f"its forward cannot be exported{_place(error)}: {_first_line(error)}") from error
     return Exported(program, _shapes(program), tensors)
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """The last line of the user's own code that led to a node, in words; of a library's where there is none."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not any(part in frame[0].replace("\\", "/") for part in _LIBRARIES)]
+    if not frames:
+        return ""
+    file, line, code = (own or frames)[-1]
+    return f" ({file}, line {line}: {code})"
 
 
 def shapes_of(call: Call) -> list[torch.Size]:
