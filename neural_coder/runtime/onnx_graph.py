@@ -1,0 +1,121 @@
+"""An exported model as an ONNX file: writing it, and telling which of its nodes belong to which modules."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neural_coder.runtime.engine import CannotConvert
+from neural_coder.runtime.exported import Exported, place_of
+
+if TYPE_CHECKING:
+    import onnx
+
+_ROOT = "module"
+"""Name of the model inside of the module that is exported."""
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_OPERATOR = re.compile(r"op='([^']+)'")
+_NODE = re.compile(r"translating node %?(\w+)")
+
+
+def write_onnx(exported: Exported, file: Path) -> None:
+    """Write a graph as ONNX, its weights in a second file beside it: one file holds at most 2 GB.
+
+    Raises:
+        CannotConvert: when an operator has no counterpart in ONNX, with the place in the code.
+    """
+    try:
+        torch.onnx.export(exported.program, (), file, dynamo=True, verbose=False, external_data=True)
+    except Exception as error:  # the border to the exporter, which raises many kinds
+        raise CannotConvert(_why_not(exported, error)) from error
+
+
+def excluded_modules(module: torch.nn.Module, names: Sequence[str]) -> frozenset[str]:
+    """Names of the modules that are meant by names of modules, or of their classes.
+
+    Raises:
+        CannotConvert: for a name that means none, with the nearest that does.
+    """
+    classes = {name: type(part).__name__ for name, part in module.named_modules()}
+    known = {*classes, *classes.values()} - {""}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise CannotConvert(f"exclude: no module and no class of a module is called {name!r}{hint}")
+    return frozenset(name for name, kind in classes.items() if name in names or kind in names)
+
+
+def nodes_of(file: Path, modules: frozenset[str]) -> frozenset[str]:
+    """Names of the nodes that compute what certain modules, or modules inside of them, compute.
+
+    Args:
+        file: As `write_onnx` has written it; optimizers forget where nodes come from.
+        modules: Names of the modules.
+    """
+    graph = load_graph(file)
+    weights = {weight.name for weight in graph.initializer}
+    return frozenset(
+        node.name for node in graph.node if any(_is_inside(path, modules) for path in _paths(node, weights))
+    )
+
+
+def load_graph(file: Path) -> onnx.GraphProto:
+    """The nodes of a file, without its weights."""
+    import onnx
+
+    return onnx.load(str(file), load_external_data=False).graph
+
+
+def first_and_last(graph: onnx.GraphProto, operators: Iterable[str]) -> set[str]:
+    """Names of the first and the last node of certain kinds."""
+    names = [node.name for node in graph.node if node.op_type in operators]
+    return {*names[:1], *names[-1:]}
+
+
+def _paths(node: onnx.NodeProto, weights: set[str]) -> Iterator[str]:
+    """Names of modules that a node stands for; a normalization that was merged into a convolution counts as both."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            scopes = [str(scope) for scope in ast.literal_eval(entry.value)]
+            yield from (_plain(scope) for scope in scopes[-2:-1])
+    yield from (_plain(name.rpartition(".")[0]) for name in node.input[1:2] if name in weights and "." in name)
+
+
+def _plain(path: str) -> str:
+    return "" if path == _ROOT else path.removeprefix(f"{_ROOT}.")
+
+
+def _is_inside(path: str, modules: frozenset[str]) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[:count]) in modules for count in range(1, len(parts) + 1)) or "" in modules
+
+
+def _why_not(exported: Exported, error: BaseException) -> str:
+    """Name the operator that could not be translated, and the place in the code that asks for it."""
+    text = " ".join(_messages(error))
+    operator, translated = _OPERATOR.search(text), _NODE.search(text)
+    if "No ONNX function found" not in text or operator is None:
+        first = next(iter(str(error).strip().splitlines()), "")
+        return f"the export to ONNX failed ({type(error).__name__}: {first[:200]})"
+    name = operator[1]
+    nodes = list(exported.program.graph.nodes)
+    asked = [node for node in nodes if translated is not None and node.name == translated[1]]
+    asked += [node for node in nodes if _is_overload(node, name)]
+    return f"ONNX has no operator for {name}{place_of(asked[0]) if asked else ''}"
+
+
+def _is_overload(node: Any, name: str) -> bool:
+    return str(node.target).split(".")[:2] == name.replace("::", ".").split(".")[:2]
+
+
+def _messages(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield str(error)
+        error = error.__cause__
