@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from neural_coder.runtime.compiled import Compiled
 from neural_coder.runtime.engine import QUANTIZED_TOLERANCE, CannotConvert, Conversion, Engine, Request
-from neural_coder.runtime.engine_inductor import Compiled
 
 if TYPE_CHECKING:
     import torch

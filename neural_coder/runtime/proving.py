@@ -224,7 +224,8 @@ class Prover:
         if not self._settings.cache or not self._engine.keeps:
             return None
         try:
-            key = digest(self._model, self._settings.describe(), packages=self._engine.distributions)
+            asked, around = self._settings.describe(), self._engine.surroundings()
+            key = digest(self._model, asked, around, packages=self._engine.distributions)
         except CannotDescribe as error:
             self._standing.cache_problem = str(error)
             return None
