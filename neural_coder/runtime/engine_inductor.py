@@ -23,6 +23,7 @@ from neural_coder.runtime.engine import (
     Program,
     Request,
 )
+from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.packaged import Packaged, surroundings
 from neural_coder.runtime.structure import Call
 
@@ -40,16 +41,14 @@ class Options:
     """How static scales are found: `histogram` (smallest error), `minmax` or `moving_average`."""
     reduce_range: bool | None = None
     """Quantize activations to 7 bits, since sums overflow on CPUs without VNNI; None asks the CPU."""
-    keep_first: bool = False
-    """Leave the first convolution or linear layer in floating point."""
-    keep_last: bool = False
-    """Leave the last one in floating point."""
+    keep_first_last: bool = False
+    """Leave the first and the last convolution or linear layer in floating point."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         if self.observer not in OBSERVERS:
             raise ValueError(f"observer is one of {', '.join(OBSERVERS)}; got {self.observer!r}")
-        for name in ("max_autotune", "keep_first", "keep_last"):
+        for name in ("max_autotune", "keep_first_last"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is True or False; got {getattr(self, name)!r}")
         if self.reduce_range not in (True, False, None):
@@ -139,6 +138,8 @@ class InductorEngine(Engine):
 
     def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Copy the model, in bfloat16 where asked for; it is compiled when the shapes of a call are known."""
+        if request.precision.startswith("int8"):
+            excluded_modules(model, request.settings.exclude)  # refuses names that mean nothing
         dtype = self.compute_dtype(request.precision)
         return Inductor(twin(model, dtype), request, dtype)
 

@@ -79,7 +79,8 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
         converted = convert_pt2e(prepared)
         count = sum(_is_quantized(node) for node in converted.graph.nodes)
         if not count:
-            raise CannotConvert("it has no convolution or linear layer to quantize")
+            but = "that is not excluded" if request.settings.exclude else "to quantize"
+            raise CannotConvert(f"it has no convolution or linear layer {but}")
         whole = _Quantized(converted, request.precision == "int8_static_bf16")
         program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
     return dataclasses.replace(exported, program=program), count
@@ -107,11 +108,7 @@ def _kept(exported: Exported, graph: torch.fx.GraphModule, request: Request) -> 
     options: Any = request.settings.options
     kept = set(exported.excluded(request.settings.exclude))
     layers = [node.name for node in graph.graph.nodes if node.target in _LAYERS]
-    if options.keep_first:
-        kept |= set(layers[:1])
-    if options.keep_last:
-        kept |= set(layers[-1:])
-    return kept
+    return kept | {*layers[:1], *layers[-1:]} if options.keep_first_last else kept
 
 
 def _examples(exported: Exported, request: Request) -> Sequence[Sequence[torch.Tensor]]:
