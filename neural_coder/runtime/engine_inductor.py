@@ -1,4 +1,4 @@
-"""TorchInductor: graphs compiled ahead of time and kept on disk, or `torch.compile` where a model cannot be exported.
+"""TorchInductor: graphs compiled ahead of time and kept on disk, or `torch.compile` where that cannot be.
 
 Weights are frozen into the compiled code either way.
 """
@@ -65,13 +65,15 @@ class Inductor(Conversion):
         self._is_quantized = request.precision.startswith("int8")
         self._packaged: Packaged = Packaged(module, request, max_autotune=self._max_autotune)
         self._compiled: Compiled | None = None
-        self._refused = ""
+        # Without a place to keep it, a library would only take longer to make.
+        self._refused = "" if request.entry or self._is_quantized else "nothing is kept"
         self._count()
 
     def program(self, call: Call, output: object) -> Program:
-        """Export and compile; `torch.compile` takes what cannot be exported, and calls under autocast."""
+        """Export and compile; `torch.compile` takes what cannot be exported or kept, and calls under autocast."""
         device = call.leaves.tensors[0].device.type
-        if not self._is_quantized and (self._refused or device != "cpu" or torch.is_autocast_enabled(device)):
+        other = device != "cpu" or torch.is_autocast_enabled(device)
+        if not self._is_quantized and (self._refused or other):
             return self._compile(call, output)
         try:
             return self._packaged.program(call, output)

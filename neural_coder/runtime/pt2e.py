@@ -80,7 +80,8 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
         count = sum(_is_quantized(node) for node in converted.graph.nodes)
         if not count:
             but = "that is not excluded" if request.settings.exclude else "to quantize"
-            raise CannotConvert(f"it has no convolution or linear layer {but}")
+            kind = "linear layer" if request.precision == "int8_dynamic" else "convolution or linear layer"
+            raise CannotConvert(f"it has no {kind} {but}")
         whole = _Quantized(converted, request.precision == "int8_static_bf16")
         program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
     return dataclasses.replace(exported, program=program), count
@@ -107,7 +108,10 @@ def _kept(exported: Exported, graph: torch.fx.GraphModule, request: Request) -> 
     """Names of the nodes that stay in floating point."""
     options: Any = request.settings.options
     kept = set(exported.excluded(request.settings.exclude))
-    layers = [node.name for node in graph.graph.nodes if node.target in _LAYERS]
+    nodes = [node for node in graph.graph.nodes if node.target in _LAYERS]
+    if request.precision == "int8_dynamic":  # Inductor has no kernel for convolutions with scales found in each call
+        kept |= {node.name for node in nodes if node.target is not torch.ops.aten.linear.default}
+    layers = [node.name for node in nodes if node.name not in kept]
     return kept | {*layers[:1], *layers[-1:]} if options.keep_first_last else kept
 
 

@@ -45,7 +45,7 @@ def test_a_compiled_model_keeps_the_promises(engine, precision):
     torch.manual_seed(0)
     model, fired = Labelled().eval(), []
     model.register_forward_hook(lambda module, inputs, output: fired.append(type(module)))
-    accelerate(model, engine=engine, precision=precision, strict=True)
+    accelerate(model, engine=engine, precision=precision, cache=False, strict=True)
     with torch.inference_mode():
         for size in (4, 4, 7):
             x = torch.randn(size, 16)
@@ -72,7 +72,10 @@ def test_a_compiled_model_keeps_the_promises(engine, precision):
 def test_compiled_answers_under_autocast_are_those_of_autocast():
     torch.manual_seed(0)
     model = accelerate(
-        nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 5)).eval(), engine="inductor", strict=True
+        nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 5)).eval(),
+        engine="inductor",
+        cache=False,
+        strict=True,
     )
     x = torch.randn(4, 16)
     with torch.inference_mode():
