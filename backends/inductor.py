@@ -6,7 +6,10 @@ from neural_coder.backend import Backend
 
 
 class Inductor(Backend):
-    """Compiles a model's operations into C++ kernels at its first calls; needs a C++ compiler (g++, clang++)."""
+    """Compiles a model's operations into C++ kernels at its first calls; needs a C++ compiler (g++, clang++).
+
+    Models that can be exported are compiled ahead of time and kept on disk for the next start. int8 needs torchao.
+    """
 
     name = "inductor"
     title = "TorchInductor"

@@ -56,7 +56,7 @@ def test_a_batch_size_must_be_a_whole_number(value):
 
 
 def test_wrong_values_are_refused():
-    with pytest.raises(UserError, match="one of: torch, torchao; 'int8_dynamic=x' was given"):
+    with pytest.raises(UserError, match="one of: torch, torchao, inductor; 'int8_dynamic=x' was given"):
         registry.parse_feature("int8_dynamic=x")
     with pytest.raises(UserError, match="takes no value"):
         registry.parse_feature("bf16=1")

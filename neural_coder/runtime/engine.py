@@ -153,6 +153,10 @@ class Engine(ABC):
         """Say why this machine cannot run a precision at all; empty when it can."""
         return ""
 
+    def surroundings(self) -> str:
+        """What a kept model depends on besides the model, its settings and versions; empty for nothing."""
+        return ""
+
     def missing(self) -> str:
         """Say what to install before this engine can be used; empty when everything is there."""
         absent = [name for name in self.modules if importlib.util.find_spec(name) is None]

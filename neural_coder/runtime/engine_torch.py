@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neural_coder.runtime.engine import (
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _QUANTIZED = ("torch.ao.nn.quantized.", "torch.nn.quantized.")
+_LAYERS = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
 
 
 class DynamicallyQuantized(Conversion):
@@ -52,13 +53,16 @@ class TorchEngine(Engine):
         from neural_coder.runtime.conversion import twin
 
         dtype = self.compute_dtype(request.precision)
-        return _int8_dynamic(model) if dtype is None else Conversion(twin(model, dtype), compute_dtype=dtype)
+        if dtype is None:
+            return _int8_dynamic(model, request.settings.exclude)
+        return Conversion(twin(model, dtype), compute_dtype=dtype)
 
 
-def _int8_dynamic(model: torch.nn.Module) -> Conversion:
+def _int8_dynamic(model: torch.nn.Module, exclude: Sequence[str]) -> Conversion:
     import torch
 
     from neural_coder.runtime.conversion import twin
+    from neural_coder.runtime.exclusion import excluded_modules
 
     try:
         from torch.ao.quantization import quantize_dynamic
@@ -66,18 +70,20 @@ def _int8_dynamic(model: torch.nn.Module) -> Conversion:
         raise CannotConvert(
             f"PyTorch {torch.__version__} no longer has torch.ao.quantization; use engine='torchao' instead"
         ) from error
-    layers = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
+    kinds, excluded = {getattr(torch.nn, name) for name in _LAYERS}, excluded_modules(model, exclude)
+    layers = {name for name, part in model.named_modules() if type(part) in kinds} - excluded
     with torch.inference_mode(False), torch.no_grad():
         module = quantize_dynamic(twin(model), layers, dtype=torch.qint8, inplace=True)
     conversion = DynamicallyQuantized(module)
     conversion.quantized_modules = sum(_is_quantized(part) for part in module.modules())
     if not conversion.quantized_modules:
-        raise CannotConvert("it has no Linear, LSTM or GRU layer to quantize")
+        but = "that is not excluded" if exclude else "to quantize"
+        raise CannotConvert(f"it has no Linear, LSTM or GRU layer {but}")
     return conversion
 
 
 def _is_quantized(module: torch.nn.Module) -> bool:
-    return type(module).__module__.startswith(_QUANTIZED) and type(module).__name__ in ("Linear", "LSTM", "GRU")
+    return type(module).__module__.startswith(_QUANTIZED) and type(module).__name__ in _LAYERS
 
 
 ENGINE = TorchEngine()

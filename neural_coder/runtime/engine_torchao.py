@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from neural_coder.runtime.compiled import Compiled
 from neural_coder.runtime.engine import QUANTIZED_TOLERANCE, CannotConvert, Conversion, Engine, Request
-from neural_coder.runtime.engine_inductor import Compiled
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +44,23 @@ class TorchaoEngine(Engine):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
         from neural_coder.runtime.conversion import twin
+        from neural_coder.runtime.exclusion import excluded_modules
+
+        excluded = excluded_modules(model, request.settings.exclude)
+
+        def is_wanted(part: torch.nn.Module, name: str) -> bool:
+            not_meant = torch.nn.modules.linear.NonDynamicallyQuantizableLinear
+            return isinstance(part, torch.nn.Linear) and not isinstance(part, not_meant) and name not in excluded
 
         module = twin(model)
         with torch.inference_mode(False), torch.no_grad():
             # Its own settings for Inductor are meant for GPUs and would change the user's other models too.
-            quantize_(module, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))
+            quantize_(module, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False), is_wanted)
         conversion = CompiledInt8(module)
         conversion.quantized_modules = sum(_is_quantized(getattr(part, "weight", None)) for part in module.modules())
         if not conversion.quantized_modules:
-            raise CannotConvert("it has no Linear layer to quantize")
+            but = "that is not excluded" if excluded else "to quantize"
+            raise CannotConvert(f"it has no Linear layer {but}")
         return conversion
 
 

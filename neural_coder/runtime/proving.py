@@ -225,8 +225,8 @@ class Prover:
             return None
         try:
             calibration = identity(self._settings.calibration) if self._settings.needs_calibration else ""
-            settings = self._settings.describe()
-            key = digest(self._model, settings, calibration, packages=self._engine.distributions)
+            asked, around = self._settings.describe(), self._engine.surroundings()
+            key = digest(self._model, asked, around, calibration, packages=self._engine.distributions)
         except CannotDescribe as error:
             self._standing.cache_problem = str(error)
             return None

@@ -14,6 +14,7 @@ _OURS: tuple[tuple[str, type[Warning]], ...] = (
     (r"torch\.ao\.quantization is deprecated", DeprecationWarning),
     (r"torch\.quantize_per_tensor, torch\.quantize_per_channel .* are deprecated", UserWarning),
     (r"", torch.jit.TracerWarning),
+    (r"To copy construct from a tensor", UserWarning),
     (r"The tensor attributes? .* assigned during export", UserWarning),
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
 )

@@ -35,7 +35,10 @@ def original(model, *args):
 def test_compiled_answers_under_autocast_are_those_of_autocast():
     torch.manual_seed(0)
     model = accelerate(
-        nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 5)).eval(), engine="inductor", strict=True
+        nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 5)).eval(),
+        engine="inductor",
+        cache=False,
+        strict=True,
     )
     x = torch.randn(4, 16)
     with torch.inference_mode():
