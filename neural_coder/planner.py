@@ -13,7 +13,7 @@ from dataclasses import replace
 from neural_coder import registry
 from neural_coder.errors import UserError
 from neural_coder.patching import Authored
-from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Task
+from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Run, Task
 from neural_coder.transform import Transform
 
 EAGER = "torch"
@@ -92,6 +92,24 @@ def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tup
             else:
                 edits.append(Authored(author=kind.name(), order=kind.order, edit=item))
     return tuple(edits), tuple(left)
+
+
+def fitted(plan: Plan, run: Run) -> Plan:
+    """The plan with values that suit a script.
+
+    Args:
+        plan: The variant.
+        run: A run of the original. One that was stopped says nothing about how often the script calls its models.
+    """
+    sites = [site for site in run.timings if site.kind == "inference"]
+    if not run.ended_by_itself or not sites:
+        return plan
+    busiest = max(sites, key=lambda site: site.calls)
+    features = tuple(
+        replace(each, value=_kind(each).fitted(each.value, calls=busiest.calls, items=busiest.items or 1))
+        for each in plan.features
+    )
+    return replace(plan, features=features)
 
 
 def asked_for(plan: Plan) -> tuple[Feature, ...]:

@@ -80,6 +80,17 @@ class Transform(ABC):
         return cls.backend
 
     @classmethod
+    def fitted(cls, value: str | None, *, calls: int, items: int) -> str | None:
+        """The value that suits a script; what a search tries instead of the value alone.
+
+        Args:
+            value: One of `values`, or None.
+            calls: How often the whole script calls its models.
+            items: Samples of data in one call.
+        """
+        return value
+
+    @classmethod
     def leave(cls, line: int, reason: str) -> LeftAlone:
         """Say why a site is left as it is."""
         return LeftAlone(line=line, author=cls.name(), reason=reason)

@@ -20,6 +20,7 @@ from neural_coder.transform import (
 QUANTIZABLE = {
     "torch": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"}),
     "torchao": frozenset({"Linear"}),
+    "onnxruntime": frozenset({"Conv1D", "Linear", "LSTM"}),
 }
 
 
@@ -28,12 +29,14 @@ class Int8Dynamic(Transform):
 
     Helps transformers and recurrent networks on CPUs with 8-bit dot products (AVX512_VNNI, AMX, Arm dot product).
     `int8_dynamic=torch` uses PyTorch's own quantized layers; `int8_dynamic=torchao` uses torchao and compiles the model
-    with Inductor. Which one is faster differs by machine and model. Convolutions are not quantized.
+    with Inductor; `int8_dynamic=onnxruntime` exports the model and runs it in ONNX Runtime. Which one is faster differs
+    by machine and model. Convolutions are not quantized.
 
     The answers change, by how much depends on the model: they must be measured. Needs no calibration data. Models that
     are trained, and models without such layers, are left alone.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     Source: https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.quantization.Int8DynamicActivationInt8WeightConfig.html
     """
 
@@ -43,8 +46,8 @@ class Int8Dynamic(Transform):
     order = 55
     implies = ("inference_mode",)
     # Its value decides the engine, and quantized layers know no memory format.
-    excludes = frozenset({"compile", "torchscript", "channels_last"})
-    values = ("torch", "torchao")
+    excludes = frozenset({"compile", "torchscript", "onnx_runtime", "channels_last"})
+    values = ("torch", "torchao", "onnxruntime")
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 3.0
 
@@ -127,7 +130,7 @@ class Int8Dynamic(Transform):
 
     @classmethod
     def backend_for(cls, value: str | None) -> str:
-        """PyTorch itself, or torchao."""
+        """PyTorch itself, torchao, or ONNX Runtime."""
         return value or cls.values[0]
 
     def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
