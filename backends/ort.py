@@ -6,10 +6,11 @@ from neural_coder.backend import Backend
 
 
 class Ort(Backend):
-    """Runs models that were exported to ONNX. No feature uses it yet; `neural-coder doctor` shows it."""
+    """Runs models that were exported to ONNX, in float32 or quantized; used through `neural_coder.runtime`."""
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    modules = ("onnx", "onnxruntime")
+    modules = ("onnx", "onnxscript", "onnxruntime")
     distribution = "onnxruntime"
     extra = "onnxruntime"
+    startup_seconds = 20.0

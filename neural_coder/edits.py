@@ -78,6 +78,8 @@ class Accelerate:
     """None leaves it to another feature; `torch` when no feature says."""
     precision: str | None = None
     """None leaves it to another feature; `fp32` when no feature says."""
+    calibration: int | None = None
+    """Samples to find scales on; None leaves it to the runtime."""
     alone: str = ""
     imports: tuple[str, ...] = field(default=("neural_coder.runtime",))
 

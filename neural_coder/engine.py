@@ -333,7 +333,8 @@ def _plans(request: Request, ground: _Ground, environment: machine.Environment) 
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
     available = {name: _why_skipped(backend, environment) for name, backend in registry.backends().items()}
-    return planner.automatic_plans(ground.task, available=available, always=always, gpu=environment.cuda)
+    plans = planner.automatic_plans(ground.task, available=available, always=always, gpu=environment.cuda)
+    return tuple(planner.fitted(plan, ground.first) for plan in plans)
 
 
 def _why_skipped(backend: type[Backend], environment: machine.Environment) -> str:

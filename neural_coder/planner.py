@@ -13,7 +13,7 @@ from dataclasses import replace
 from neural_coder import registry
 from neural_coder.errors import UserError
 from neural_coder.patching import Authored
-from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Task
+from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Run, Task
 from neural_coder.transform import Transform
 
 EAGER = "torch"
@@ -97,6 +97,24 @@ def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tup
     return tuple(edits), tuple(left)
 
 
+def fitted(plan: Plan, run: Run) -> Plan:
+    """The plan with values that suit a script.
+
+    Args:
+        plan: The variant.
+        run: A run of the original. One that was stopped says nothing about how often the script calls its models.
+    """
+    sites = [site for site in run.timings if site.kind == "inference"]
+    if not run.ended_by_itself or not sites:
+        return plan
+    busiest = max(sites, key=lambda site: site.calls)
+    features = tuple(
+        replace(each, value=_kind(each).fitted(each.value, calls=busiest.calls, items=busiest.items or 1))
+        for each in plan.features
+    )
+    return replace(plan, features=features)
+
+
 def asked_for(plan: Plan) -> tuple[Feature, ...]:
     """The features that make a plan what it is: those that must change something and take effect.
 
@@ -132,8 +150,9 @@ def _with_default(feature: Feature) -> Feature:
 def _conflict(one: Feature, other: Feature) -> str:
     """Why two features exclude each other, in words; empty when they do not."""
     first, second = _kind(one), _kind(other)
-    if first.slot == second.slot:
-        return f"both decide the {first.slot.replace('_', ' ')}"
+    both = {first.slot, *first.also_decides} & {second.slot, *second.also_decides}
+    if both:
+        return f"both decide the {min(both).replace('_', ' ')}"
     if second.name() in first.excludes or first.name() in second.excludes:
         return "they cannot work on one model together"
     return ""

@@ -38,6 +38,8 @@ class Transform(ABC):
     """Kinds of scripts that it can help."""
     slot: ClassVar[str]
     """What it decides (`precision`, `memory_format`, `engine`, ...); two features with one slot exclude each other."""
+    also_decides: ClassVar[frozenset[str]] = frozenset()
+    """Further slots that it fills."""
     order: ClassVar[int]
     """Position among features at the same place: lower goes first."""
     backend: ClassVar[str] = "torch"
@@ -83,6 +85,17 @@ class Transform(ABC):
     def needs_gpu(cls, value: str | None) -> bool:
         """Whether this value does nothing on a machine without a GPU; a search does not try it there."""
         return False
+
+    @classmethod
+    def fitted(cls, value: str | None, *, calls: int, items: int) -> str | None:
+        """The value that suits a script; what a search tries instead of the value alone.
+
+        Args:
+            value: One of `values`, or None.
+            calls: How often the whole script calls its models.
+            items: Samples of data in one call.
+        """
+        return value
 
     @classmethod
     def leave(cls, line: int, reason: str) -> LeftAlone:

@@ -8,7 +8,7 @@ import pytest
 
 from neural_coder import planner, registry
 from neural_coder.errors import UserError
-from neural_coder.records import Analysis, Call, Evidence, Feature, Model, Span
+from neural_coder.records import Analysis, Call, Ending, Evidence, Feature, Model, Run, SiteTiming, Span
 
 FINE = dict.fromkeys(registry.backends(), "")
 SURE = Evidence(known_by="import", confidence=1.0)
@@ -96,7 +96,7 @@ def test_unknown_features_and_values_are_refused():
 
 def test_the_search_for_inference_tries_all_combinations():
     plans = automatic("inference")
-    assert 10 <= len(plans) <= 40
+    assert 10 <= len(plans) <= 50
     assert len(ids(plans)) == len(plans)
     for wanted in (
         ["inference_mode"],
@@ -107,8 +107,39 @@ def test_the_search_for_inference_tries_all_combinations():
         ["int8_dynamic=torchao"],
         ["bf16_weights", "open_vino"],
         ["int8_static_bf16=openvino"],
+        ["int8_dynamic=onnxruntime"],
+        ["int8_static=onnxruntime"],
+        ["onnx_runtime"],
     ):
         assert plan(*wanted).id in ids(plans)
+
+
+def a_run(*calls, ended=True, items=1):
+    timings = [
+        SiteTiming(site=f"main.py:inference:{place}", kind="inference", calls=count, warmup=(), samples=(), items=items)
+        for place, count in enumerate(calls)
+    ]
+    return Run(ending=Ending(kind="ok"), timings=tuple(timings), ended_by_itself=ended)
+
+
+@pytest.mark.parametrize(
+    ("run", "samples"),
+    [
+        (a_run(1, 30), ":10"),
+        (a_run(6), ":4"),
+        (a_run(24, items=2), ":16"),
+        (a_run(24, items=None), ":8"),
+        (a_run(30, items=8), ""),
+        (a_run(1000), ""),
+        (a_run(30, ended=False), ""),
+        (a_run(), ""),
+    ],
+)
+def test_scripts_that_make_few_calls_calibrate_on_a_third_of_them(run, samples):
+    fitted = planner.fitted(plan("int8_static"), run)
+    assert fitted.id == f"inference_mode+int8_static=onnxruntime{samples}"
+    assert planner.fitted(plan("int8_static=onnxruntime:5"), run) == plan("int8_static=onnxruntime:5")
+    assert planner.fitted(plan("bf16"), run) == plan("bf16")
 
 
 def test_the_search_for_training_tries_what_helps_training():

@@ -55,8 +55,20 @@ def test_a_batch_size_must_be_a_whole_number(value):
         registry.parse_feature(f"batch_size{value}")
 
 
+def test_names_are_found_however_their_words_are_joined():
+    for name in ("onnxruntime", "onnx-runtime", "onnx_runtime"):
+        assert registry.transform(name).name() == "onnx_runtime"
+
+
+def test_a_value_may_name_an_engine_and_a_number_of_samples():
+    assert registry.parse_feature("int8_static=onnxruntime:8").value == "onnxruntime:8"
+    for wrong in ("onnxruntime:", "onnxruntime:0", "onnxruntime:many", "nobody:8"):
+        with pytest.raises(UserError, match="int8_static takes"):
+            registry.parse_feature(f"int8_static={wrong}")
+
+
 def test_wrong_values_are_refused():
-    with pytest.raises(UserError, match="one of: torch, torchao, inductor; 'int8_dynamic=x' was given"):
+    with pytest.raises(UserError, match="one of: torch, torchao, inductor, onnxruntime; 'int8_dynamic=x' was given"):
         registry.parse_feature("int8_dynamic=x")
     with pytest.raises(UserError, match="takes no value"):
         registry.parse_feature("bf16=1")

@@ -167,17 +167,17 @@ def test_a_scaled_loss_is_float16_business():
 @pytest.mark.parametrize("trait", ["bfloat16", "half", "quantized", "jit", "accelerate"])
 def test_models_that_have_their_precision_keep_it(trait):
     model = replace(MODEL, traits=frozenset({trait}))
-    for feature in ("bf16_weights", "int8_dynamic"):
+    for feature in ("bf16_weights", "int8_dynamic", "int8_static"):
         assert only_reason(feature, models=(model,))
     assert only_reason("bf16", models=(model,), inference=(CALL,))
 
 
-@pytest.mark.parametrize("feature", ["bf16_weights", "int8_dynamic", "torchscript"])
+@pytest.mark.parametrize("feature", ["bf16_weights", "int8_dynamic", "int8_static", "onnx_runtime", "torchscript"])
 def test_trained_models_are_never_converted(feature):
     assert "trained" in only_reason(feature, models=(replace(MODEL, trained=True),))
 
 
-@pytest.mark.parametrize("feature", ["bf16_weights", "int8_dynamic", "torchscript"])
+@pytest.mark.parametrize("feature", ["bf16_weights", "int8_dynamic", "int8_static", "onnx_runtime", "torchscript"])
 def test_a_model_that_may_be_trained_is_not_converted(feature):
     unknown = replace(STEP, forwards=(replace(STEP.forwards[0], model=None),))
     model = replace(MODEL, inferred=False)
@@ -189,11 +189,20 @@ def test_layers_decide_what_is_quantized_where_they_are_known():
     recurrent = replace(MODEL, layers=frozenset({"LSTM"}))
     assert [edit.engine for edit in edits("int8_dynamic", models=(recurrent,))] == ["torch"]
     assert "torchao" in only_reason("int8_dynamic", "torchao", models=(recurrent,))
+    assert "onnxruntime quantizes statically" in only_reason("int8_static", models=(recurrent,))
 
 
 def test_a_model_without_a_place_to_convert_it_says_why():
     model = replace(MODEL, ready=None, why_not_ready="it is built inside a comprehension")
-    for feature in ("bf16_weights", "int8_dynamic", "torchscript", "compile", "channels_last"):
+    for feature in (
+        "bf16_weights",
+        "int8_dynamic",
+        "int8_static",
+        "onnx_runtime",
+        "torchscript",
+        "compile",
+        "channels_last",
+    ):
         assert only_reason(feature, models=(model,)) == "it is built inside a comprehension"
 
 
@@ -363,6 +372,8 @@ def test_only_a_named_batch_size_of_other_loaders_is_changed():
         ("compile", Witness(graphs_compiled=1)),
         ("torchscript", Witness(accelerated="torchscript/fp32")),
         ("int8_dynamic", Witness(accelerated="torchao/int8_dynamic")),
+        ("int8_static", Witness(accelerated="onnxruntime/int8_static")),
+        ("onnx_runtime", Witness(accelerated="onnxruntime/fp32")),
         ("fused_optimizer", Witness(fused_optimizers=1)),
         ("cuda_to_cpu", Witness()),
         ("batch_size", Witness(batch_sizes=frozenset({32}))),
@@ -374,5 +385,5 @@ def test_a_feature_that_was_seen_at_work_took_effect(feature, seen):
 
 def test_the_reason_of_the_runtime_is_passed_on():
     seen = Witness(fallback="the model has no linear layers")
-    for feature in ("bf16_weights", "torchscript", "int8_dynamic", "compile"):
+    for feature in ("bf16_weights", "torchscript", "onnx_runtime", "int8_dynamic", "int8_static", "compile"):
         assert "no linear layers" in registry.transform(feature)().no_effect(Witness(), seen)

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    REDUCED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
-
-QUANTIZABLE = {
-    "torch": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"}),
-    "torchao": frozenset({"Linear"}),
-    "inductor": frozenset({"Linear"}),
-}
+from neural_coder.quantization import Quantization
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class Int8Dynamic(Transform):
+class Int8Dynamic(Quantization):
     """Quantize linear and recurrent layers of an inference model to int8; activations are quantized on the fly.
 
     Helps transformers and recurrent networks on CPUs with 8-bit dot products (AVX512_VNNI, AMX, Arm dot product).
     `int8_dynamic=torch` uses PyTorch's own quantized layers; `int8_dynamic=torchao` uses torchao and compiles the model
     with Inductor; `int8_dynamic=inductor` quantizes the exported graph by torchao's PT2E and compiles it ahead of time
-    (x86). Which one is faster differs by machine and model. Convolutions are not quantized.
+    (x86); `int8_dynamic=onnxruntime` exports the model and runs it in ONNX Runtime. Which one is faster differs by
+    machine and model. Convolutions are not quantized.
 
     The answers change, by how much depends on the model: they must be measured. Needs no calibration data. Models that
     are trained, and models without such layers, are left alone.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html
     Source: https://docs.pytorch.org/ao/stable/pt2e_quantization/index.html
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     Source: https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.quantization.Int8DynamicActivationInt8WeightConfig.html
     """
 
@@ -45,9 +30,15 @@ class Int8Dynamic(Transform):
     slot = "precision"
     order = 55
     implies = ("inference_mode",)
-    # Its value decides the engine, and quantized layers know no memory format.
-    excludes = frozenset({"compile", "torchscript", "channels_last"})
-    values = ("torch", "torchao", "inductor")
+    also_decides = frozenset({"engine", "memory_format"})  # its value names the engine
+    quantizable = {  # noqa: RUF012
+        "torch": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"}),
+        "torchao": frozenset({"Linear"}),
+        "inductor": frozenset({"Linear"}),
+        "onnxruntime": frozenset({"Conv1D", "Linear", "LSTM"}),
+    }
+    values = tuple(quantizable)
+    effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 3.0
 
@@ -127,31 +118,3 @@ class Int8Dynamic(Transform):
             """),
         ),
     )
-
-    @classmethod
-    def backend_for(cls, value: str | None) -> str:
-        """PyTorch itself, torchao or Inductor."""
-        return value or cls.values[0]
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each inference model that may hold layers of these kinds to the runtime."""
-        engine = self.backend_for(value)
-        for model in facts.models:
-            reason = self._why_not(model, facts, engine)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} multiplies in 8-bit integers"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, engine=engine, precision="int8_dynamic")
-
-    @staticmethod
-    def _why_not(model: Model, facts: Analysis, engine: str) -> str:
-        if reason := why_not_inference_only(model, facts):
-            return reason
-        if model.layers is not None and not model.layers & QUANTIZABLE[engine]:
-            return f"{model.name} has no layers that {engine} quantizes dynamically"
-        return why_not(model, OCCUPIED | REDUCED)
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model in int8."""
-        return "" if after.accelerated.endswith("/int8_dynamic") else why_not_accelerated(after)

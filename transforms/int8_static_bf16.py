@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Model, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    REDUCED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
-
-QUANTIZABLE = {
-    "openvino": frozenset({"Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Linear", "MultiheadAttention"}),
-}
+from neural_coder.quantization import MATRICES, StaticQuantization
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class Int8StaticBf16(Transform):
+class Int8StaticBf16(StaticQuantization):
     """Quantize an inference model to int8 with scales found on its first calls, and run the rest in bfloat16.
 
     Helps on CPUs that have both 8-bit dot products and bfloat16 instructions, most where much is left to do between
@@ -41,9 +26,13 @@ class Int8StaticBf16(Transform):
     slot = "precision"
     order = 58
     implies = ("inference_mode",)
-    # Its value decides the engine, which chooses its own layout.
-    excludes = frozenset({"compile", "torchscript", "open_vino", "channels_last"})
-    values = ("openvino",)
+    also_decides = frozenset({"engine", "memory_format"})  # its value names the engine
+    quantizable = {  # noqa: RUF012
+        "openvino": MATRICES | {"MultiheadAttention", "LSTM", "GRU"},
+        "inductor": frozenset({"Conv1D", "Conv2d", "Linear", "MultiheadAttention"}),
+    }
+    values = tuple(quantizable)
+    effect = "multiplies in 8-bit integers, the rest is bfloat16"
     hardware = "CPUs with AMX, or with AVX512_VNNI and AVX512_BF16"
     promise = 5.5
 
@@ -98,33 +87,3 @@ class Int8StaticBf16(Transform):
             """),
         ),
     )
-
-    @classmethod
-    def backend_for(cls, value: str | None) -> str:
-        """The engine that the value names."""
-        return value or cls.values[0]
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each inference model that may hold layers to quantize to the runtime."""
-        engine = self.backend_for(value)
-        for model in facts.models:
-            reason = self._why_not(model, facts, engine)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} multiplies in 8-bit integers, the rest is bfloat16"
-                yield Accelerate(
-                    at=model.ready, name=model.name, reason=words, engine=engine, precision="int8_static_bf16"
-                )
-
-    @staticmethod
-    def _why_not(model: Model, facts: Analysis, engine: str) -> str:
-        if reason := why_not_inference_only(model, facts):
-            return reason
-        if model.layers is not None and not model.layers & QUANTIZABLE[engine]:
-            return f"{model.name} has no layers that {engine} quantizes"
-        return why_not(model, OCCUPIED | REDUCED)
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model in int8."""
-        return "" if after.accelerated.endswith("/int8_static_bf16") else why_not_accelerated(after)

@@ -37,7 +37,8 @@ class OpenVino(Transform):
     backend = "openvino"
     implies = ("inference_mode",)
     # OpenVINO chooses its own layout; autocast would become a part of the graph; int8_dynamic brings an engine along.
-    excludes = frozenset({"bf16", "channels_last", "int8_dynamic"})
+    also_decides = frozenset({"memory_format"})
+    excludes = frozenset({"bf16"})
     hardware = "Intel and Arm CPUs"
     promise = 2.4
 

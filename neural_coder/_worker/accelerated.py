@@ -29,6 +29,11 @@ def explanations(function: Callable[..., Any]) -> list[Any]:
     return [explanation for explanation in said if getattr(explanation, "engine", "")]
 
 
+def is_preparing(function: Callable[..., Any]) -> bool:
+    """Whether a model still collects calibration data: the original has answered the call that was just made."""
+    return any(getattr(one, "is_preparing", False) for one in explanations(function))
+
+
 def conversion_seconds(function: Callable[..., Any]) -> float:
     """Time that conversions have taken so far: a call in which it grows is no sample."""
     return float(sum(getattr(one, "conversion_seconds", 0.0) for one in explanations(function)))

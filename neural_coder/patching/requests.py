@@ -131,7 +131,7 @@ def _accelerate(wanted: list[tuple[Authored, Accelerate]]) -> Request:
     authored, edit = wanted[0]
     merged, alone = edit, edit.alone
     for other_author, other in wanted[1:]:
-        for setting in ("engine", "precision"):
+        for setting in ("engine", "precision", "calibration"):
             old, new = getattr(merged, setting), getattr(other, setting)
             if old is not None and new is not None and old != new:
                 reason = (
@@ -147,6 +147,8 @@ def _accelerate(wanted: list[tuple[Authored, Accelerate]]) -> Request:
         arguments = f'engine="{merged.engine or "torch"}"'
         if merged.precision not in (None, "fp32"):
             arguments += f', precision="{merged.precision}"'
+        if merged.calibration is not None:
+            arguments += f", calibration={merged.calibration}"
         code = f"{edit.name} = neural_coder.runtime.accelerate({edit.name}, {arguments})"
     imports = tuple(dict.fromkeys(["torch", *(name for _, each in wanted for name in each.imports)]))
     insert = InsertAfter(at=edit.at, code=code, reason=edit.reason, imports=imports)

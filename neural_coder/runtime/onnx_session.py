@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from neural_coder.runtime.engine import CannotConvert
+from neural_coder.runtime.flat import Session
 
 if TYPE_CHECKING:
     from neural_coder.runtime.engine_onnxruntime import Options
-
-Session = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 CPU = "CPUExecutionProvider"
 _ON_CPU = ("OpenVINOExecutionProvider", CPU)

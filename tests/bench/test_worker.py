@@ -284,6 +284,25 @@ def test_runtime_is_asked_what_answered(tmp_path: Path) -> None:
     )  # the engine answered it in the end, though the original did at first
 
 
+def test_calls_that_only_calibrate_are_compared_by_what_answers_them_later(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = "engine='onnxruntime', precision='int8_static', calibration=16, cache=False"
+    text = CNN.replace(
+        "with torch.no_grad",
+        f"import neural_coder.runtime as fast\nfast.accelerate(model, {settings})\nwith torch.no_grad",
+    )
+    text, captured = text.replace("range(1000)", "range(4)"), tmp_path / "captured"
+    run(cnn(tmp_path / "a").job(capture_to=captured))
+    result = run(cnn(tmp_path / "b", text).job(compare_with=captured))
+    assert result.ok, result.ending
+    assert result.witness.accelerated == "onnxruntime/int8_static", result.witness
+    assert result.comparison is not None
+    assert result.comparison.same_inputs
+    assert result.comparison.calls == 4
+    assert result.comparison.relative_error is not None
+    assert result.comparison.relative_error > 1e-4
+
+
 def test_scaled_losses_are_recorded_unscaled(tmp_path: Path) -> None:
     text = (
         TRAINING.replace("loss.backward()", "scaler.scale(loss).backward()")
