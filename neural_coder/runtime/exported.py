@@ -10,7 +10,6 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -72,18 +71,9 @@ class Exported:
         Args:
             names: Qualified names of modules (`encoder.layer.0`), which stand for all that is inside of them, or names
                 of classes (`LayerNorm`).
-
-        Raises:
-            CannotConvert: for a name that nothing in the graph has, with one that is like it.
         """
         wanted = set(names)
-        owners = {node.name: set(_owners(node)) for node in self.program.graph.nodes}
-        known = {name for each in owners.values() for name in each if name}
-        for name in sorted(wanted - known):
-            near = get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise CannotConvert(f"exclude names {name!r}, which is no module of it and no class of one{hint}")
-        return [name for name, its in owners.items() if wanted & its]
+        return [node.name for node in self.program.graph.nodes if wanted & set(_owners(node))]
 
 
 def export(module: torch.nn.Module, call: Call, dynamic: Sequence[frozenset[int]]) -> Exported:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from neural_coder.runtime.engine import CannotConvert, Request
+from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
 from neural_coder.runtime.openvino_graph import translate
@@ -34,6 +35,7 @@ class OpenvinoGraphs(Graphs):
     def __init__(self, module: torch.nn.Module, request: Request) -> None:
         """Hold a copy of the model, and open what an earlier run has kept."""
         self._just_compiled: Any = None
+        self._excluded = excluded_modules(module, request.settings.exclude)  # told before the work where it means none
         super().__init__(module, request)
 
     def write(self, exported: Exported, folder: Path) -> None:
@@ -42,7 +44,7 @@ class OpenvinoGraphs(Graphs):
         with in_words():
             model = translated.model
             if self.request.settings.needs_calibration:
-                model = quantize(translated, self.request, self._options)
+                model = quantize(translated, self.request, self._excluded, self._options)
             openvino().save_model(model, folder / _GRAPH, compress_to_fp16=False)
             compiled = self._compile(folder)
         quantized = _quantized_layers(compiled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,15 +27,21 @@ _RANGES = {
 }  # fmt: skip
 
 
-def quantize(translated: Translated, request: Request, options: Options) -> Any:
+def quantize(translated: Translated, request: Request, excluded: Collection[str], options: Options) -> Any:
     """Return a quantized `openvino.Model`.
 
+    Args:
+        translated: The model in floating point.
+        request: What was asked for, with calibration data.
+        excluded: Names of modules that stay in floating point.
+        options: How to quantize.
+
     Raises:
-        CannotConvert: when no calibration data fits the graph, or a name that is to be left out does not exist.
+        CannotConvert: when no calibration data fits the graph.
     """
     samples = _samples(translated.exported, request)
     library = nncf()
-    ignored = library.IgnoredScope(names=_ignored(translated, request.settings.exclude, options), validate=False)
+    ignored = library.IgnoredScope(names=_ignored(translated, excluded, options), validate=False)
     # What is under the decorators of nncf.quantize is the same without telemetry.
     run = inspect.unwrap(library.quantize)
     with quiet_nncf():
@@ -67,7 +73,7 @@ def _samples(exported: Exported, request: Request) -> list[Mapping[int, Any]]:
     return [{place: view(tensor.contiguous()) for place, tensor in enumerate(tensors)} for tensors in fitting]
 
 
-def _ignored(translated: Translated, excluded: Iterable[str], options: Options) -> list[str]:
+def _ignored(translated: Translated, excluded: Collection[str], options: Options) -> list[str]:
     """Names of the model's operations that stay in floating point."""
     nodes = {node.name for node in translated.exported.program.graph.nodes if _operator(node) in _IN_FLOAT}
     nodes.update(translated.exported.excluded(excluded))
