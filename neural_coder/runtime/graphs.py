@@ -62,7 +62,7 @@ class Graphs(Conversion):
     """
 
     def __init__(self, module: torch.nn.Module, request: Request) -> None:
-        """Hold a copy of the model, and open what an earlier run has kept.
+        """Hold a copy of the model; what an earlier run has kept is opened when a call needs it.
 
         Args:
             module: The copy that is exported.
@@ -72,9 +72,7 @@ class Graphs(Conversion):
         self.request = request
         self._sessions: list[tuple[Graph, Session]] = []
         self._met: list[tuple[str, list[torch.Size]]] = []
-        if request.entry is not None:
-            for part in request.entry.parts():
-                self._open_kept(part)
+        self._opened: set[Path] = set()
 
     @abstractmethod
     def write(self, exported: Exported, folder: Path) -> None:
@@ -98,6 +96,8 @@ class Graphs(Conversion):
         for graph, session in self._sessions:
             if graph.takes(signature, tensors):
                 return session
+        if (kept := self._open_kept(signature, tensors)) is not None:
+            return kept
         same = sum(graph.signature == signature for graph, _ in self._sessions)
         if same >= MAX_GRAPHS or len(self._sessions) >= MAX_IN_ALL:
             raise CannotConvert(f"{len(self._sessions)} graphs were made already and none takes this call")
@@ -118,9 +118,7 @@ class Graphs(Conversion):
             (folder / _GRAPH).write_text(graph.as_json())
 
         session = self._kept(write, graph.shapes) or self._unkept(write, graph.shapes)
-        self._sessions.append((graph, session))
-        self.graphs = len(self._sessions)
-        return session
+        return self._used(graph, session)
 
     def _kept(self, write: Callable[[Path], None], shapes: Shapes) -> Session | None:
         """Write into the cache and open from there; None where it cannot be written."""
@@ -140,16 +138,28 @@ class Graphs(Conversion):
         write(folder)
         return self.open(folder, shapes)
 
-    def _open_kept(self, part: Path) -> None:
-        assert self.request.entry is not None
-        try:
-            graph = _graph_in(part)
-            self._sessions.append((graph, self.open(part, graph.shapes)))
-        except Exception as error:  # the border to the engine, which may refuse the files of another build
-            log.debug("%s cannot be opened and is dropped: %s", part, error)
-            self.request.entry.drop(part)
-            return
+    def _open_kept(self, signature: str, tensors: Sequence[torch.Tensor]) -> Session | None:
+        """Open what an earlier run has kept for such calls; others stay closed, since each holds the weights."""
+        entry = self.request.entry
+        for part in entry.parts() if entry is not None else ():
+            if part in self._opened:
+                continue
+            try:
+                graph = _graph_in(part)
+                session = self.open(part, graph.shapes) if graph.takes(signature, tensors) else None
+            except Exception as error:  # the border to the engine, which may refuse the files of another build
+                log.debug("%s cannot be opened and is dropped: %s", part, error)
+                entry.drop(part)  # type: ignore[union-attr]
+                continue
+            if session is not None:
+                self._opened.add(part)
+                return self._used(graph, session)
+        return None
+
+    def _used(self, graph: Graph, session: Session) -> Session:
+        self._sessions.append((graph, session))
         self.graphs = len(self._sessions)
+        return session
 
 
 def kept_for(entry: Entry, call: Call) -> bool:
