@@ -1,0 +1,143 @@
+"""Static int8 of Intel Extension for PyTorch: observe, calibrate, leave out what was named, convert."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import intel_extension_for_pytorch as ipex
+import torch
+from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
+
+from neural_coder.runtime.engine import CannotConvert, Request
+from neural_coder.runtime.engine_ipex import autocast
+from neural_coder.runtime.flat import Flat
+from neural_coder.runtime.structure import Call, tensors_of
+
+_INNER = "module"
+"""The model's name inside of what is quantized."""
+_INTEGERS = ("torch.quint8", "torch.qint8")
+
+
+class Called(Flat):
+    """As `Flat`, but the model is called as a module: the extension counts operators module by module."""
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Put the tensors where they belong in the example, and list the tensors of the answer."""
+        given = iter(tensors)
+        call = self._example.with_tensors(lambda _: next(given))
+        return tuple(tensors_of(self.module(*call.args, **call.kwargs)))
+
+
+def quantized(
+    copied: torch.nn.Module, request: Request, *, observer: str, alpha: float | None
+) -> tuple[torch.nn.Module, int]:
+    """Quantize a copy of a model.
+
+    Args:
+        copied: The copy; it is changed.
+        request: Holds the calls to calibrate on, and what is not to be quantized.
+        observer: How ranges are found: `histogram` or `minmax`.
+        alpha: Of SmoothQuant; None: without it.
+
+    Returns:
+        The model, which takes and gives nothing but tensors, and how many of its operators compute in integers.
+
+    Raises:
+        CannotConvert: when it cannot be quantized, or a name stands for nothing.
+    """
+    excluded = _excluded(copied, request.settings.exclude)
+    calls = request.calibration.calls
+    prepared = _prepared(Called(copied, calls[0]).eval(), calls[0], _mapping(observer, alpha))
+    for call in calls:
+        prepared(*call.leaves.tensors)
+    count = _leave_out(prepared, excluded)
+    if not count:
+        raise CannotConvert("it has nothing that the extension quantizes")
+    with autocast(request.precision.endswith("bf16")):
+        return ipex.quantization.convert(prepared, inplace=True).eval(), count
+
+
+def _prepared(flat: torch.nn.Module, call: Call, mapping: QConfigMapping) -> torch.nn.Module:
+    try:
+        prepared: torch.nn.Module = ipex.quantization.prepare(
+            flat, mapping, example_inputs=tuple(call.leaves.tensors), inplace=True, bn_folding=False
+        )
+    except Exception as error:  # the border to the extension, which follows each operator of the model
+        lines = str(error).strip().splitlines()
+        words = lines[0][:300] if lines else type(error).__name__
+        raise CannotConvert(f"the extension cannot follow its forward: {words}") from error
+    return prepared
+
+
+def _mapping(observer: str, alpha: float | None) -> QConfigMapping:
+    # Sums of products of full 8-bit numbers overflow 16 bits on CPUs without VNNI.
+    narrow = not torch.cpu._is_vnni_supported()
+    kind = {"histogram": HistogramObserver, "minmax": MinMaxObserver}[observer]
+    activation = kind.with_args(reduce_range=narrow)
+    if alpha is not None:
+        return ipex.quantization.get_smooth_quant_qconfig_mapping(alpha=alpha, act_observer=activation)
+    weight = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)
+    return QConfigMapping().set_global(QConfig(activation=activation, weight=weight))
+
+
+def _excluded(model: torch.nn.Module, names: Sequence[str]) -> frozenset[str]:
+    """Qualified names of the modules that were named, themselves or by their class.
+
+    Raises:
+        CannotConvert: when a name stands for nothing.
+    """
+    found: set[str] = set()
+    modules = dict(model.named_modules())
+    for wanted in names:
+        matches = {name for name, module in modules.items() if name and wanted in (name, type(module).__name__)}
+        if not matches:
+            known = [*filter(None, modules), *{type(module).__name__ for module in modules.values()}]
+            near = difflib.get_close_matches(wanted, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise CannotConvert(f"exclude names {wanted!r}, and no module or class is called so{hint}")
+        found |= matches
+    return frozenset(found)
+
+
+def _leave_out(prepared: Any, excluded: frozenset[str]) -> int:
+    """Keep operators of some modules in floating point; returns how many are quantized.
+
+    The extension hands out what it has found as a file of its own, and takes it back changed.
+    """
+    with tempfile.TemporaryDirectory(prefix="neural-coder-") as folder:
+        file = Path(folder) / "quantization.json"
+        prepared.save_qconf_summary(qconf_summary=str(file))
+        layers = json.loads(file.read_text(encoding="utf-8"))
+        operators = [info for layer in layers.values() for info in layer["q_op_infos"].values()]
+        left = [info for info in operators if excluded & set(_owners(info["fqn"]))]
+        for info in left:
+            _keep_in_float(info)
+        if left:
+            file.write_text(json.dumps(layers), encoding="utf-8")
+            prepared.load_qconf_summary(qconf_summary=str(file))
+    return sum(_is_quantized(info) for info in operators)
+
+
+def _owners(name: str) -> Iterator[str]:
+    """An operator's module and all modules around it."""
+    parts = name.removeprefix(_INNER).removeprefix(".").split(".")
+    for count in range(1, len(parts) + 1):
+        yield ".".join(parts[:count])
+
+
+def _keep_in_float(info: dict[str, Any]) -> None:
+    for tensor in (*info["input_tensor_infos"], *info["weight_tensor_infos"]):
+        if tensor:
+            tensor["inf_dtype"] = tensor["orig_dtype"]
+            if "force_dtype" in tensor:
+                tensor["force_dtype"] = tensor["orig_dtype"]
+
+
+def _is_quantized(info: dict[str, Any]) -> bool:
+    used = [tensor.get("force_dtype") for tensor in info["input_tensor_infos"] if tensor]
+    return any(dtype in _INTEGERS for dtype in used)
