@@ -177,9 +177,10 @@ class IpexEngine(Engine):
         except metadata.PackageNotFoundError:
             return f"intel_extension_for_pytorch is not installed; it needs an environment of its own: {absent}"
         if version.split(".")[:2] != torch.__version__.split(".")[:2]:
+            made_for = ".".join(version.split(".")[:2])
             return (
-                f"intel_extension_for_pytorch {version} works with PyTorch {'.'.join(version.split('.')[:2])} only, and "
-                f"this is {torch.__version__}; it needs an environment of its own: {absent}"
+                f"intel_extension_for_pytorch {version} works with PyTorch {made_for} only, and this is "
+                f"{torch.__version__}; it needs an environment of its own: {absent}"
             )
         return ""
 
@@ -228,7 +229,7 @@ def _load() -> None:
 
 
 def _copy(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy with parameters of its own that share the memory: the extension changes the layout of those it is given."""
+    """A copy with parameters of its own on the same memory: the extension changes the layout of those it is given."""
     import torch
 
     from neural_coder.runtime.conversion import twin
@@ -265,8 +266,8 @@ def _explained(error: RuntimeError) -> CannotConvert:
     text = str(error).strip()
     if "control flow" in text:
         return CannotConvert(
-            "its forward takes another way while it is traced than in the calls it was calibrated on, and the extension "
-            f"quantizes no such models: {text.splitlines()[0][:200]}"
+            "its forward takes another way while it is traced than in the calls it was calibrated on, and the "
+            f"extension quantizes no such models: {text.splitlines()[0][:200]}"
         )
     return CannotConvert(f"it cannot be traced: {text.splitlines()[0][:300] if text else type(error).__name__}")
 
