@@ -87,15 +87,6 @@ def test_what_cannot_be_installed_leaves_nothing_behind_and_says_why(tmp_path, m
     assert environments.find(ENGINE) is None
 
 
-def test_an_environment_in_another_place_is_remembered(engine, tmp_path):
-    made, _ = create(engine, path=tmp_path / "elsewhere")
-    assert environments.find(engine) == made
-    assert made.path == tmp_path / "elsewhere"
-    assert environments.remove(engine) == made.path
-    assert not made.path.exists()
-    assert environments.find(engine) is None
-
-
 def test_a_folder_of_the_user_is_never_taken_over(engine, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
@@ -111,7 +102,7 @@ def test_an_environment_that_is_being_made_is_left_to_its_maker(engine, tmp_path
         create(engine, path=tmp_path / "busy")
 
 
-def test_what_a_killed_process_has_left_is_no_environment(engine, tmp_path):
+def test_what_a_killed_process_has_left_is_made_anew_and_remembered_where_it_is(engine, tmp_path):
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     half = tmp_path / "half"
     (half / "bin").mkdir(parents=True)
@@ -121,6 +112,10 @@ def test_what_a_killed_process_has_left_is_no_environment(engine, tmp_path):
     made, _ = create(engine, path=half)
     assert not (half / "leftover").exists()
     assert json.loads((half / environments.RECORD).read_text())["requirements"] == list(made.requirements)
+    assert environments.find(engine) == made
+    assert environments.remove(engine) == half
+    assert not half.exists()
+    assert environments.find(engine) is None
 
 
 @pytest.mark.parametrize(("name", "said"), [("torch", "works in the environment of your script"), ("tensor", "no eng")])
@@ -137,7 +132,7 @@ def test_interpreters_are_read_for_the_script_and_for_engines(tmp_path):
     named = interpreters.parse([python, f"ipex={python}"])
     assert (named.script, named.engines) == (python, {"ipex": python})
     assert interpreters.parse([other]).script == other
-    with pytest.raises(UserError, match="'ipx' in .* is no engine"):
+    with pytest.raises(UserError, match=r"'ipx' in .* is no engine"):
         interpreters.parse([f"ipx={python}"])
     with pytest.raises(UserError, match="not a Python interpreter"):
         interpreters.parse(["ipex=/no/such/python"])

@@ -7,8 +7,9 @@ compared with the original twice. Without a trace the extension is slower than P
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ class Prepared(Conversion):
         import torch
 
         tensors = tuple(call.leaves.tensors)
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), _without_deprecations():
             try:
                 traced = torch.jit.trace(self._flat(call), tensors, strict=False, check_trace=False)
             except RuntimeError as error:
@@ -195,7 +196,7 @@ class IpexEngine(Engine):
         options: Options = request.settings.options  # type: ignore[assignment]
         precision = request.precision
         _load()
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _without_deprecations():
             copied = _copy(model)
             if not precision.startswith("int8"):
                 prepared = _optimized(copied, precision, traced=options.traced)
@@ -219,10 +220,17 @@ def autocast(enabled: bool) -> AbstractContextManager[object]:
     return context
 
 
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Tracing and the extension read every property of every module, those too that a library has deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
 @functools.cache
 def _load() -> None:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
         import intel_extension_for_pytorch  # noqa: F401

@@ -53,8 +53,7 @@ def quantized(
     excluded = _excluded(copied, request.settings.exclude)
     calls = request.calibration.calls
     prepared = _prepared(Called(copied, calls[0]).eval(), calls[0], _mapping(observer, alpha))
-    for call in calls:
-        prepared(*call.leaves.tensors)
+    _calibrate(prepared, calls)
     count = _leave_out(prepared, excluded)
     if not count:
         raise CannotConvert("it has nothing that the extension quantizes")
@@ -72,6 +71,19 @@ def _prepared(flat: torch.nn.Module, call: Call, mapping: QConfigMapping) -> tor
         words = lines[0][:300] if lines else type(error).__name__
         raise CannotConvert(f"the extension cannot follow its forward: {words}") from error
     return prepared
+
+
+def _calibrate(prepared: torch.nn.Module, calls: Sequence[Call]) -> None:
+    for call in calls:
+        try:
+            prepared(*call.leaves.tensors)
+        except Exception as error:  # the border to the extension, which expects the operators of the first call
+            lines = str(error).strip().splitlines()
+            words = f": {lines[0][:200]}" if lines else ""
+            raise CannotConvert(
+                "its forward takes another way in some calls than in the first one, and the extension quantizes no such "
+                f"models ({type(error).__name__}{words})"
+            ) from error
 
 
 def _mapping(observer: str, alpha: float | None) -> QConfigMapping:
