@@ -81,8 +81,8 @@ def _calibrate(prepared: torch.nn.Module, calls: Sequence[Call]) -> None:
             lines = str(error).strip().splitlines()
             words = f": {lines[0][:200]}" if lines else ""
             raise CannotConvert(
-                "its forward takes another way in some calls than in the first one, and the extension quantizes no such "
-                f"models ({type(error).__name__}{words})"
+                "its forward takes another way in some calls than in the first one, and the extension quantizes no "
+                f"such models ({type(error).__name__}{words})"
             ) from error
 
 
