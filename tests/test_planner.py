@@ -115,7 +115,7 @@ def test_the_search_for_training_tries_what_helps_training():
     plans = automatic("training")
     names = {feature.name for plan in plans for feature in plan.features}
     assert names == {"bf16", "channels_last", "compile", "fused_optimizer", "intel_training"}
-    assert len(plans) == 15
+    assert len(plans) == 16
 
 
 def test_no_plan_of_the_search_excludes_itself():
