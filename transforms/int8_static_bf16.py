@@ -18,6 +18,7 @@ from neural_coder.transform import (
 )
 
 QUANTIZABLE = {
+    "ipex": frozenset({"Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Embedding", "Linear", "LSTM"}),
     "openvino": frozenset({"Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Linear", "MultiheadAttention"}),
 }
 
@@ -42,8 +43,8 @@ class Int8StaticBf16(Transform):
     order = 58
     implies = ("inference_mode",)
     # Its value decides the engine, which chooses its own layout.
-    excludes = frozenset({"compile", "torchscript", "open_vino", "channels_last"})
-    values = ("openvino",)
+    excludes = frozenset({"compile", "intel_extension", "torchscript", "open_vino", "channels_last"})
+    values = ("openvino", "ipex")
     hardware = "CPUs with AMX, or with AVX512_VNNI and AVX512_BF16"
     promise = 5.5
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelM
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.engine_ipex import autocast
+from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.flat import Flat
 from neural_coder.runtime.structure import Call, tensors_of
 
@@ -50,7 +50,7 @@ def quantized(
     Raises:
         CannotConvert: when it cannot be quantized, or a name stands for nothing.
     """
-    excluded = _excluded(copied, request.settings.exclude)
+    excluded = excluded_modules(copied, request.settings.exclude)
     calls = request.calibration.calls
     prepared = _prepared(Called(copied, calls[0]).eval(), calls[0], _mapping(observer, alpha))
     _calibrate(prepared, calls)
@@ -97,25 +97,6 @@ def _mapping(observer: str, alpha: float | None) -> QConfigMapping:
     return QConfigMapping().set_global(QConfig(activation=activation, weight=weight))
 
 
-def _excluded(model: torch.nn.Module, names: Sequence[str]) -> frozenset[str]:
-    """Qualified names of the modules that were named, themselves or by their class.
-
-    Raises:
-        CannotConvert: when a name stands for nothing.
-    """
-    found: set[str] = set()
-    modules = dict(model.named_modules())
-    for wanted in names:
-        matches = {name for name, module in modules.items() if name and wanted in (name, type(module).__name__)}
-        if not matches:
-            known = [*filter(None, modules), *{type(module).__name__ for module in modules.values()}]
-            near = difflib.get_close_matches(wanted, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise CannotConvert(f"exclude names {wanted!r}, and no module or class is called so{hint}")
-        found |= matches
-    return frozenset(found)
-
-
 def _leave_out(prepared: Any, excluded: frozenset[str]) -> int:
     """Keep operators of some modules in floating point; returns how many are quantized.
 
@@ -126,7 +107,7 @@ def _leave_out(prepared: Any, excluded: frozenset[str]) -> int:
         prepared.save_qconf_summary(qconf_summary=str(file))
         layers = json.loads(file.read_text(encoding="utf-8"))
         operators = [info for layer in layers.values() for info in layer["q_op_infos"].values()]
-        left = [info for info in operators if excluded & set(_owners(info["fqn"]))]
+        left = [info for info in operators if _module(info) in excluded]
         for info in left:
             _keep_in_float(info)
         if left:
@@ -135,11 +116,9 @@ def _leave_out(prepared: Any, excluded: frozenset[str]) -> int:
     return sum(_is_quantized(info) for info in operators)
 
 
-def _owners(name: str) -> Iterator[str]:
-    """An operator's module and all modules around it."""
-    parts = name.removeprefix(_INNER).removeprefix(".").split(".")
-    for count in range(1, len(parts) + 1):
-        yield ".".join(parts[:count])
+def _module(info: dict[str, Any]) -> str:
+    """The module that an operator is, or that calls it."""
+    return str(info["fqn"]).removeprefix(_INNER).removeprefix(".")
 
 
 def _keep_in_float(info: dict[str, Any]) -> None:
