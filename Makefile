@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+IPEX := build/ipex
+IPEX_PYTHON := $(CURDIR)/$(IPEX)/neural-coder/envs/ipex/bin/python
 
-.PHONY: install demo test lint format bench-analyze bench-engines bench-runtime ecosystem clean
+.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime ecosystem clean
 
 install: $(INSTALLED)
 
@@ -25,6 +27,13 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest
+
+# Intel's extension needs another PyTorch, so its tests run in an environment of its own; that takes up to 7 GB.
+test-ipex: $(INSTALLED)
+	XDG_DATA_HOME=$(CURDIR)/$(IPEX) $(BIN)/neural-coder env create ipex \
+		--with "$$(grep -E '^(click|numpy|pytest|transformers)==' constraints.txt | tr '\n' ' ')"
+	$(IPEX_PYTHON) -m pytest tests/ipex/test_ipex_engine.py
+	NEURAL_CODER_IPEX=$(IPEX_PYTHON) $(BIN)/pytest tests/ipex
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from neural_coder import config, diff, engine, registry, repo, vendoring
+from neural_coder import config, diff, engine, interpreters, registry, repo, vendoring
 from neural_coder.engine import Request
 from neural_coder.errors import UserError
 from neural_coder.patching import Patch
@@ -37,7 +37,7 @@ def enable(
     budget: str | float | None = None,
     timeout: str | float | None = None,
     cwd: str | os.PathLike[str] | None = None,
-    python: str | os.PathLike[str] | None = None,
+    python: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     apply: bool = False,
     run: bool = True,
     vendor: bool = False,
@@ -58,7 +58,8 @@ def enable(
         budget: Time for the whole search: seconds, or `"10m"` (the default).
         timeout: Limit for one run of the script: seconds, or `"5m"` (the default).
         cwd: Working directory of the script. None: the current one.
-        python: Interpreter that runs the script. None: that of the active virtual environment, else this one.
+        python: Interpreter that runs the script (default: that of the active virtual environment, else this one), or
+            several: `ENGINE=PATH` names one for an engine that needs an environment of its own.
         apply: Change the files when something faster was found (with `run=False`: at once).
         run: False patches with the given features without running anything; that needs no PyTorch.
         vendor: The patch brings a copy of the runtime along, if it needs it, so that the script runs where Neural Coder
@@ -85,7 +86,7 @@ def enable(
             budget=budget,
             timeout=timeout,
             cwd=None if cwd is None else Path(cwd),
-            python=None if python is None else Path(python),
+            python=[python] if isinstance(python, str | os.PathLike) else python,
             vendor=vendor,
         )
     else:
@@ -112,7 +113,7 @@ def optimize(
     budget: str | float | None = None,
     timeout: str | float | None = None,
     cwd: Path | None = None,
-    python: Path | None = None,
+    python: Sequence[str | os.PathLike[str]] = (),
     vendor: bool = False,
 ) -> Result:
     """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
@@ -156,7 +157,7 @@ def observe(
     budget: str | float | None = None,
     timeout: str | float | None = None,
     cwd: Path | None = None,
-    python: Path | None = None,
+    python: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
     """Run a script once, and show where it builds and calls models: as its code says, and as the run shows.
 
@@ -253,15 +254,21 @@ def _request(
     budget: str | float | None,
     timeout: str | float | None,
     cwd: Path | None,
-    python: Path | None,
+    python: Sequence[str | os.PathLike[str]],
 ) -> Request:
+    named = interpreters.parse(python)
+    script_python = named.script or settings.python
     return Request(
         script=script,
         args=tuple(args),
         budget=config.parse_duration(budget) if budget is not None else settings.budget,
         timeout=config.parse_duration(timeout) if timeout is not None else settings.timeout,
         cwd=cwd or Path.cwd(),
-        python=_interpreter(python or settings.python),
+        python=interpreters.interpreter(script_python) if script_python else config.default_python(),
+        pythons={
+            **{engine: interpreters.interpreter(path) for engine, path in settings.pythons.items()},
+            **named.engines,
+        },
     )
 
 
@@ -273,15 +280,6 @@ def _features(features: Features) -> tuple[Feature, ...] | None:
     if not wanted:
         raise UserError('No feature named; `neural-coder features` lists them, and "auto" searches.')
     return wanted
-
-
-def _interpreter(python: Path | None) -> Path:
-    if python is None:
-        return config.default_python()
-    if not os.access(python, os.X_OK) or python.is_dir():
-        raise UserError(f"{python} is not a Python interpreter that can be run.")
-    # Not resolved: a virtual environment is known by the link that starts it.
-    return Path(os.path.abspath(python))  # noqa: PTH100
 
 
 def _keep(data: bytes, patches: Sequence[Patch]) -> Path:

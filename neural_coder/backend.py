@@ -21,5 +21,10 @@ class Backend:
     """Whether it builds C++ code at run time."""
     startup_seconds: ClassVar[float] = 0.0
     """What building a model's code typically takes. It only decides which variants a search tries first."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """What an environment of its own holds, by exact versions, where it does not work with the user's PyTorch (see
+    `neural-coder env`); empty: it runs where the script runs."""
+    disk_gb: ClassVar[float] = 0.0
+    """How much such an environment takes, at most."""
     environment: ClassVar[dict[str, str]] = {}
     """Environment variables for the child process."""

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neural_coder import __version__
+from neural_coder.cli_env import env
 from neural_coder.errors import NeuralCoderError, UserError
+from neural_coder.progress import progress
 
 if TYPE_CHECKING:
     from neural_coder.api import Result
@@ -77,7 +79,13 @@ _vendor = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Working directory of the script (default: the current one).",
 )
-@click.option("--python", "python", type=click.Path(path_type=Path), help="Interpreter that runs the script.")
+@click.option(
+    "--python",
+    "python",
+    multiple=True,
+    metavar="[ENGINE=]PATH",
+    help="Interpreter that runs the script, or the variants of one engine; may be given several times.",
+)
 @click.option("--timeout", default=None, metavar="TIME", help="Limit for one run of the script: 5m (default).")
 def optimize(
     script: Path,
@@ -97,7 +105,7 @@ def optimize(
         _check_writable(output)
     if json_ not in (None, "-"):
         _check_writable(Path(str(json_)))
-    with _progress() as say:
+    with progress() as say:
         result = api.optimize(script, args=args, say=say, **options)
     _show(result, to_stderr=json_ == "-")
     if output is not None and result.diff:
@@ -134,7 +142,7 @@ def _one_run(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--budget", metavar="TIME", help="With --run: stop the script after this time."),
         click.option("--timeout", metavar="TIME", help="With --run: limit for the whole run, 5m (default)."),
-        click.option("--python", type=click.Path(path_type=Path), help="With --run: interpreter of the script."),
+        click.option("--python", multiple=True, metavar="PATH", help="With --run: interpreter of the script."),
         click.option("--cwd", type=folder, help="With --run: working directory of the script (default: the current)."),
     )
     for option in reversed(options):
@@ -169,7 +177,7 @@ def analyze(
 
     if json_ not in (None, "-"):
         _check_writable(Path(str(json_)))
-    if not run_ and any(value is not None for value in limits.values()):
+    if not run_ and any(value not in (None, ()) for value in limits.values()):
         raise UserError("--budget, --timeout, --python and --cwd belong to `analyze SCRIPT --run`: else nothing runs.")
     data, exit_code = _observed(paths, limits) if run_ else _surveyed(paths, jobs, no_cache, file_timeout)
     if json_ is None:
@@ -249,15 +257,22 @@ def explain(feature: str) -> None:
 
 
 @cli.command()
-@click.option("--python", "python", type=click.Path(path_type=Path), help="Interpreter to look into.")
+@click.option(
+    "--python",
+    "python",
+    multiple=True,
+    metavar="[ENGINE=]PATH",
+    help="Interpreter to look into, or that of one engine.",
+)
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
-def doctor(python: Path | None, json_: bool) -> None:
+def doctor(python: tuple[str, ...], json_: bool) -> None:
     """Show what this machine and its Python can do: CPU features, GPUs, memory, PyTorch and each engine."""
+    from neural_coder import interpreters
     from neural_coder.doctor import diagnose
     from neural_coder.report import as_json, text
 
-    with _progress() as say:
-        data = diagnose(python, say)
+    with progress() as say:
+        data = diagnose(interpreters.parse(python), say)
     click.echo(as_json.dumps(data) if json_ else text.doctor_text(data, color=sys.stdout.isatty()))
 
 
@@ -284,6 +299,9 @@ def cache_clear(json_: bool) -> None:
 
     data = cache_text.clear()
     click.echo(as_json.dumps(data) if json_ else cache_text.cleared_text(data))
+
+
+cli.add_command(env)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -315,19 +333,6 @@ def main(args: Sequence[str] | None = None) -> None:
         # The reader of our output has gone (`| head`); nothing is left to say to it.
         sys.stderr.close()
         raise SystemExit(0) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is going on: a spinner on a terminal, a line for each step elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda message: click.echo(f"... {message}", err=True)
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status("starting") as status:
-        yield lambda message: status.update(escape(message))
 
 
 @contextmanager
@@ -371,7 +376,7 @@ def _observed(words: Sequence[str], limits: Mapping[str, Any]) -> tuple[dict[str
     """What one run of a script (the first word, with the others as its arguments) shows, and the exit code."""
     from neural_coder import api
 
-    with _progress() as say:
+    with progress() as say:
         return api.observe(Path(words[0]), args=words[1:], say=say, **limits), 0
 
 

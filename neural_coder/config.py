@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 TABLE = "neural_coder"
+SCRIPT = "script"
+"""In a table of interpreters: the one that runs the script."""
 
 _DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?:in)?)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
 
@@ -48,6 +50,8 @@ class Config:
     """Globs, relative to the folder of pyproject.toml, of files that `patch` and `analyze` pass over in folders."""
     python: Path | None = None
     """Interpreter that runs the script."""
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+    """By engine: another interpreter that it runs with."""
     path: Path | None = None
     """The pyproject.toml that this comes from; None when no such file has the table."""
 
@@ -123,6 +127,7 @@ def interpreter(start: Path) -> Path:
     """
     path, settings = _own_table(start)
     named = settings.get("python")
+    named = named.get(SCRIPT) if isinstance(named, Mapping) else named
     return path.parent / Path(named).expanduser() if path and isinstance(named, str) and named else default_python()
 
 
@@ -288,9 +293,23 @@ def _exclude(value: object, _: Path) -> dict[str, object]:
 
 
 def _python(value: object, folder: Path) -> dict[str, object]:
+    """One interpreter, or a table: the script's under `script`, and others by engine."""
+    if not isinstance(value, Mapping):
+        return {"python": _interpreter(value, folder)}
+    from neural_coder import registry
+
+    known = (SCRIPT, *registry.backends())
+    for name in value:
+        if name not in known:
+            raise UserError(f"{name!r} is no engine; there are: {', '.join(known)}.")
+    pythons = {name: _interpreter(path, folder) for name, path in value.items()}
+    return {"python": pythons.pop(SCRIPT, None), "pythons": pythons}
+
+
+def _interpreter(value: object, folder: Path) -> Path:
     if not isinstance(value, str) or not value:
         raise UserError(f"{value!r} is not the path of an interpreter.")
-    return {"python": folder / Path(value).expanduser()}
+    return folder / Path(value).expanduser()
 
 
 def _catalogue(value: object, _: Path) -> dict[str, object]:

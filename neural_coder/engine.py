@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, config, observed, planner, registry
+from neural_coder import candidate, config, interpreters, observed, planner, registry
 from neural_coder.analysis import Project, analyze_script
-from neural_coder.backend import Backend
 from neural_coder.bench import machine, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
 from neural_coder.diff import join
 from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
+from neural_coder.interpreters import Installed
 from neural_coder.observed import Merged
 from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Say
@@ -47,6 +47,8 @@ class Request:
     timeout: float = DEFAULT_TIMEOUT
     cwd: Path
     python: Path
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+    """By engine: another interpreter that the user has named for it."""
     vendor: bool = False
     """Whether the patch brings a copy of the runtime along."""
 
@@ -78,11 +80,16 @@ def optimize(request: Request, say: Say) -> Optimized:
     project = Project.find(request.script, request.python)
     analyses = analyze_script(request.script, project)
     _check_sites(request.script, analyses)
-    environment = _environment(request.python)
+    installed = _installed(request, project, analyses)
     with tempfile.TemporaryDirectory(prefix=f"neural-coder-{os.getpid()}-") as folder:
-        bench = Bench(job=_job(request, project, analyses), folder=Path(folder), criterion=request.criterion)
-        ground = _ground(request, bench, project, analyses, environment, say)
-        plans = _plans(request, ground, environment)
+        bench = Bench(
+            job=_job(request, project, analyses),
+            folder=Path(folder),
+            criterion=request.criterion,
+            pythons=installed.pythons,
+        )
+        ground = _ground(request, bench, project, analyses, installed.script, say)
+        plans = _plans(request, ground, installed)
         candidates, refused = _candidates(plans, project, analyses)
         race = Race(
             bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
@@ -109,6 +116,7 @@ def optimize(request: Request, say: Say) -> Optimized:
             replace(verdict, diff=diffs.get(verdict.plan.id, "")) for verdict in (*found.verdicts, *refused)
         ),
         reproduce={plan.id: _reproduce(request, plan) for plan in plans},
+        pythons={plan.id: installed.pythons[plan.backend] for plan in plans if plan.backend in installed.pythons},
         chosen=found.chosen.plan.id if found.chosen else None,
         confirmed=found.confirmed,
         diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
@@ -175,22 +183,6 @@ def build_patches(script: Path, features: Sequence[Feature]) -> tuple[Plan, tupl
     return plan, built.patches, git_root(project.root) or project.root
 
 
-def why_unavailable(name: str, environment: machine.Environment) -> str:
-    """Why an engine cannot be used in an environment, in words; empty when it can."""
-    backend = registry.backends()[name]
-    for module in backend.modules:
-        if reason := environment.why_unusable(module):
-            return reason
-    if backend.needs_compiler and not environment.compiler:
-        return "it builds C++ code, and no C++ compiler (g++ or clang++) was found"
-    return ""
-
-
-def how_to_install(backend: type[Backend]) -> str:
-    """The command that installs an engine."""
-    return f"pip install 'neural-coder[{backend.extra}]'" if backend.extra else f"pip install {backend.distribution}"
-
-
 def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     if any(facts.models or facts.inference or facts.training for facts in analyses):
         return
@@ -205,15 +197,16 @@ def _check_sites(script: Path, analyses: Sequence[Analysis]) -> None:
     )
 
 
-def _environment(python: Path) -> machine.Environment:
-    names = {module for backend in registry.backends().values() for module in backend.modules}
-    environment = machine.inspect_environment(python, sorted(names))
-    if not environment.usable("torch"):
+def _installed(request: Request, project: Project, analyses: Sequence[Analysis]) -> Installed:
+    """What there is to run the script and its variants with."""
+    needed = interpreters.imported([project.source(facts.path).text for facts in analyses])
+    installed = interpreters.look(request.python, request.pythons, needed=needed)
+    if not installed.script.usable("torch"):
         raise BackendMissing(
-            f"PyTorch is not installed for {python}: `{python} -m pip install torch`, or name the interpreter "
-            "that runs your script with --python. (`analyze` and `patch` work without it.)"
+            f"PyTorch is not installed for {request.python}: `{request.python} -m pip install torch`, or name the "
+            "interpreter that runs your script with --python. (`analyze` and `patch` work without it.)"
         )
-    return environment
+    return installed
 
 
 def _job(request: Request, project: Project, analyses: Sequence[Analysis]) -> Job:
@@ -327,19 +320,14 @@ def _merged(project: Project, analyses: tuple[Analysis, ...], ground: _Ground) -
     return observed.merge(facts, first.observed, project.root, complete=first.ended_by_itself)
 
 
-def _plans(request: Request, ground: _Ground, environment: machine.Environment) -> tuple[Plan, ...]:
+def _plans(request: Request, ground: _Ground, installed: Installed) -> tuple[Plan, ...]:
     always = (CPU_INSTEAD,) if ground.moved else ()
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
-    available = {name: _why_skipped(backend, environment) for name, backend in registry.backends().items()}
-    plans = planner.automatic_plans(ground.task, available=available, always=always, gpu=environment.cuda)
+    available = {name: installed.why_skipped(name) for name in registry.backends()}
+    plans = planner.automatic_plans(ground.task, available=available, always=always, gpu=installed.script.cuda)
     return tuple(planner.fitted(plan, ground.first) for plan in plans)
-
-
-def _why_skipped(backend: type[Backend], environment: machine.Environment) -> str:
-    reason = why_unavailable(backend.name, environment)
-    return reason and f"{reason}; {how_to_install(backend)}"
 
 
 def _candidates(
@@ -367,6 +355,8 @@ def _reproduce(request: Request, plan: Plan) -> str:
         command += ["--lower-is-better"] if request.criterion.lower_is_better else []
     command += ["--accuracy", f"{request.criterion.relative_loss:g}"]
     command += ["--python", str(request.python)] if request.python != config.default_python() else []
+    named = request.pythons.get(plan.backend)
+    command += ["--python", f"{plan.backend}={named}"] if named else []
     return shlex.join([*command, *(["--", *request.args] if request.args else [])])
 
 

@@ -160,6 +160,8 @@ def _conflict(one: Feature, other: Feature) -> str:
 
 def _any_conflict(features: Sequence[Feature]) -> bool:
     distinct = dict.fromkeys(_with_default(feature) for feature in features)
+    if len({_backend(feature) for feature in distinct} - {EAGER}) > 1:
+        return True
     return any(_conflict(one, other) for one, other in itertools.combinations(distinct, 2))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,8 @@ class Bench:
     folder: Path
     """Holds the captured outputs and the compilers' caches of this search."""
     criterion: Criterion
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+    """By engine: another interpreter than the baseline's."""
     variant_timeout: float = math.inf
     """Seconds for one run of a variant; the job's own limit holds, too."""
 
@@ -109,6 +111,7 @@ class Bench:
         environment = {**job.environment, **registry.backends()[candidate.plan.backend].environment}
         return replace(
             job,
+            python=self.pythons.get(candidate.plan.backend, job.python),
             patched=candidate.patched,
             probes=candidate.probes,
             compare_with=self.captured,

@@ -191,6 +191,8 @@ class Optimizer:
     name: str
     line: int
     call: Span
+    statement: Span
+    """The innermost statement around the call."""
     scope: str
     qualified_name: str
     """Aliases resolved: `torch.optim.AdamW` (also for `torch.optim.adamw.AdamW`)."""
@@ -345,6 +347,8 @@ class Witness:
     """Graphs that Inductor compiled with freezing."""
     scripted: bool = False
     fused_optimizers: int = 0
+    extension_layers: int = 0
+    """Layers that Intel Extension for PyTorch has put in the place of PyTorch's own."""
     batch_sizes: frozenset[int] = frozenset()
     cuda_used: bool = False
     accelerated: str = ""

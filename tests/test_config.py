@@ -162,3 +162,16 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(b"\xff\xfe[tool")
     with pytest.raises(UserError, match="not valid TOML"):
         config.load(tmp_path)
+
+
+def test_interpreters_may_be_a_table(tmp_path: Path) -> None:
+    table = '[tool.neural_coder.python]\nscript = ".venv/bin/python"\nipex = "/envs/ipex/bin/python"\n'
+    settings = config.load(project(tmp_path, table))
+    assert settings.python == tmp_path.resolve() / ".venv/bin/python"
+    assert settings.pythons == {"ipex": Path("/envs/ipex/bin/python")}
+    assert config.interpreter(tmp_path) == tmp_path.resolve() / ".venv/bin/python"
+
+
+def test_a_table_of_interpreters_names_engines_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'ipx' is no engine"):
+        config.load(project(tmp_path, '[tool.neural_coder]\npython = { ipx = "python3" }\n'))

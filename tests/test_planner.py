@@ -145,8 +145,8 @@ def test_scripts_that_make_few_calls_calibrate_on_a_third_of_them(run, samples):
 def test_the_search_for_training_tries_what_helps_training():
     plans = automatic("training")
     names = {feature.name for plan in plans for feature in plan.features}
-    assert names == {"bf16", "channels_last", "compile", "fused_optimizer"}
-    assert len(plans) == 15
+    assert names == {"bf16", "channels_last", "compile", "fused_optimizer", "intel_training"}
+    assert len(plans) == 16
 
 
 def test_no_plan_of_the_search_excludes_itself():

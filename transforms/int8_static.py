@@ -31,6 +31,7 @@ class Int8Static(StaticQuantization):
         "onnxruntime": MATRICES | {"ConvTranspose3d", "MultiheadAttention"},
         "openvino": MATRICES | {"ConvTranspose3d", "MultiheadAttention", "LSTM", "GRU"},
         "inductor": frozenset({"Conv1D", "Conv2d", "Linear", "MultiheadAttention"}),
+        "ipex": MATRICES | {"Embedding", "LSTM"},
     }
     values = tuple(quantizable)
     effect = "multiplies in 8-bit integers"

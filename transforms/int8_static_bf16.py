@@ -30,6 +30,7 @@ class Int8StaticBf16(StaticQuantization):
     quantizable = {  # noqa: RUF012
         "openvino": MATRICES | {"MultiheadAttention", "LSTM", "GRU"},
         "inductor": frozenset({"Conv1D", "Conv2d", "Linear", "MultiheadAttention"}),
+        "ipex": MATRICES | {"Embedding", "LSTM"},
     }
     values = tuple(quantizable)
     effect = "multiplies in 8-bit integers, the rest is bfloat16"

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 
+_STANDARD = frozenset(getattr(sys, "stdlib_module_names", ()))
+
 
 def find(modules: Sequence[str]) -> dict[str, object]:
     """Say what is installed, without importing any of it."""
@@ -38,24 +40,31 @@ def _found(module: str) -> dict[str, str | None]:
     try:
         spec = util.find_spec(top)
     except (ImportError, ValueError) as error:
-        return {"version": None, "reason": f"{top} cannot be found: {error}"}
+        return {"version": None, "distribution": None, "reason": f"{top} cannot be found: {error}"}
     if spec is None:
-        return {"version": None, "reason": f"{top} is not installed"}
-    return {"version": _version(top), "reason": ""}
+        return {"version": None, "distribution": None, "reason": f"{top} is not installed"}
+    name, version = (None, None) if top in _STANDARD else _distribution(top)
+    return {"version": version, "distribution": name, "reason": ""}
 
 
-def _version(top: str) -> str | None:
+def _distribution(top: str) -> tuple[str | None, str | None]:
+    """Name and version of what a module was installed as."""
     for name in (top, top.replace("_", "-")):
         try:
-            return metadata.version(name)
+            return name, metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     # The distribution has another name than its module.
     for distribution in metadata.distributions():
-        listed = (distribution.read_text("top_level.txt") or "").split()
-        if top in listed:
-            return distribution.version
-    return None
+        if top in _top_levels(distribution):
+            return distribution.metadata["Name"], distribution.version
+    return None, None
+
+
+def _top_levels(distribution: metadata.Distribution) -> set[str]:
+    listed = (distribution.read_text("top_level.txt") or "").split()
+    files = () if listed else distribution.files or ()
+    return {*listed, *(file.parts[0].partition(".py")[0] for file in files if file.suffix == ".py")}
 
 
 def _cuda_build() -> bool:

@@ -24,6 +24,7 @@ class WitnessTaker:
         self._dtypes: set[str] = set()
         self._channels_last = 0
         self._quantized: set[int] = set()
+        self._extension: set[int] = set()
         self.record: dict[str, Any] = {}
 
     def await_imports(self, imports: AfterImport) -> None:
@@ -58,6 +59,7 @@ class WitnessTaker:
             dtypes=sorted(self._dtypes.union(self.record["dtypes"])),
             channels_last_outputs=self._channels_last,
             quantized_modules=self.record["quantized_modules"] + len(self._quantized),
+            extension_layers=len(self._extension),
         )
 
     def _take_facts(self, recorder: Recorder, calls: list[context.Call], calls_in_training: list[context.Call]) -> None:
@@ -113,6 +115,8 @@ class WitnessTaker:
     def _see_module(self, module: Any) -> None:
         if _is_quantized(module):
             self._quantized.add(id(module))
+        if type(module).__module__.startswith("intel_extension_for_pytorch."):
+            self._extension.add(id(module))
 
 
 def _name(dtype: object) -> str:

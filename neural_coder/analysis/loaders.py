@@ -52,6 +52,7 @@ def find_optimizers(facts: Facts, parsed: Parsed) -> tuple[Optimizer, ...]:
                     name=facts.optimizer_names.get(site, ""),
                     line=site.lineno,
                     call=parsed.span(site),
+                    statement=parsed.span(parsed.statement(site)),
                     scope=parsed.scope(site),
                     qualified_name="" if "?" in built.qualified_name else built.qualified_name,
                     arguments=parsed.arguments(site),

@@ -59,6 +59,8 @@ class Environment:
     """Empty when the interpreter could not be asked; `problem` says why."""
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """By module; None when it is not there, or has no known version."""
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    """By module: what it was installed as, where that is known."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By module: why it cannot be used, in words; empty when it can."""
     cuda: bool = False
@@ -70,6 +72,11 @@ class Environment:
     def version(self, module: str) -> str | None:
         """The version of a module, if it is installed and has one."""
         return self.versions.get(module)
+
+    def requirement(self, module: str) -> str:
+        """What pip installs a module by, in the version that is here."""
+        name, version = self.distributions.get(module, module), self.version(module)
+        return f"{name}=={version}" if version else name
 
     def why_unusable(self, module: str) -> str:
         """Why a module cannot be used, in words; empty when it can."""
@@ -115,6 +122,9 @@ def inspect_environment(python: Path, modules: Sequence[str], *, deep: bool = Fa
         python=python,
         python_version=found["python_version"],
         versions={module: entry["version"] for module, entry in found["modules"].items()},
+        distributions={
+            module: entry["distribution"] for module, entry in found["modules"].items() if entry["distribution"]
+        },
         reasons=reasons,
         cuda=cuda,
         compiler=compiler,

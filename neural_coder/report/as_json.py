@@ -65,7 +65,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "criterion": _criterion(report.criterion),
         "sites": _sites(report),
         "baseline": baseline,
-        "variants": [_variant(verdict, report.reproduce, baseline["model_share"]) for verdict in report.verdicts],
+        "variants": [_variant(verdict, report, baseline["model_share"]) for verdict in report.verdicts],
         "chosen": report.chosen,
         "conclusion": conclusion(best, report.verdicts),
         "confirmed": None if report.confirmed is None else {"speedup": _interval(report.confirmed)},
@@ -190,8 +190,8 @@ def _baseline(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _variant(verdict: Verdict, reproduce: Mapping[str, str], share: float | None) -> dict[str, Any]:
-    speedup = verdict.speedup
+def _variant(verdict: Verdict, report: Report, share: float | None) -> dict[str, Any]:
+    speedup, python = verdict.speedup, report.pythons.get(verdict.plan.id)
     return {
         "id": verdict.plan.id,
         "features": [str(feature) for feature in verdict.plan.features],
@@ -206,7 +206,8 @@ def _variant(verdict: Verdict, reproduce: Mapping[str, str], share: float | None
         "break_even_calls": verdict.break_even_calls,
         "peak_memory_bytes": verdict.peak_memory_bytes,
         "rounds": verdict.rounds,
-        "reproduce": reproduce.get(verdict.plan.id, ""),
+        "reproduce": report.reproduce.get(verdict.plan.id, ""),
+        "python": str(python) if python else None,
         **_diff(verdict.diff),
     }
 

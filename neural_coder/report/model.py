@@ -35,6 +35,8 @@ class Report:
     """One for each variant, also those that failed or did not apply."""
     reproduce: Mapping[str, str] = field(default_factory=dict)
     """By variant id: the command that patches and runs just that variant."""
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+    """By variant id: its interpreter, where it needs an environment of its own."""
     chosen: str | None = None
     """Id of the recommended variant; None: keep the script."""
     confirmed: Interval | None = None

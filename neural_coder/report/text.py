@@ -196,7 +196,9 @@ def _variant_row(variant: Mapping[str, Any], data: Mapping[str, Any], width: int
         _accuracy(variant["accuracy"]),
         _startup(variant),
     ]
-    return Group(_line(cells, widths), Padding(Text(_clean(variant["reason"]), style="dim"), (0, 0, 0, 4)))
+    elsewhere = " It runs in an environment of its own." if variant.get("python") and variant["rounds"] else ""
+    reason = Text(_clean(variant["reason"] + elsewhere), style="dim")
+    return Group(_line(cells, widths), Padding(reason, (0, 0, 0, 4)))
 
 
 def _speedup(interval: Mapping[str, float] | None, rounds: int) -> str:
@@ -253,6 +255,9 @@ def _consequences(chosen: Mapping[str, Any], data: Mapping[str, Any]) -> list[Te
     old, new = data["baseline"]["peak_memory_bytes"], chosen["peak_memory_bytes"]
     if old and new:
         lines.append(Text(f"Peak memory: {size(new)}; the original needs {size(old)}."))
+    if python := chosen.get("python"):
+        command = shlex.join([python, data["script"], *data["args"]])
+        lines.append(Text(_clean(f"It needs an environment of its own; run the patched script with: {command}")))
     if chosen["reproduce"]:
         lines.append(Text(_clean(f"Run it again: {chosen['reproduce']}")))
     return lines

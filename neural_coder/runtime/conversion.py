@@ -71,7 +71,7 @@ class InputsBefore:
     def changed_tensor(self) -> bool:
         """Whether an input tensor was written to."""
         for tensor, version, value in zip(self._call.leaves.tensors, self._versions, self._values, strict=True):
-            if value is not None and not torch.equal(tensor.view(torch.uint8), value.view(torch.uint8)):
+            if value is not None and not torch.equal(_bits(tensor), _bits(value)):
                 return True
             if version is not None and tensor._version != version:
                 return True
@@ -102,6 +102,11 @@ class InputsBefore:
             if value is output and len(changed) == 1 and changed[0] is value and isinstance(value, (dict, UserDict)):
                 return name
         raise CannotConvert("its forward changes lists or dictionaries among its inputs")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """What a tensor holds, bit by bit: NaN equals itself there."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def disagreement(expected: object, actual: object, tolerance: float) -> str:

@@ -17,8 +17,9 @@ _OURS: tuple[tuple[str, type[Warning]], ...] = (
     (r"To copy construct from a tensor", UserWarning),
     (r"The tensor attributes? .* assigned during export", UserWarning),
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    (r"JIT pass will be deprecated", UserWarning),
 )
-_LOUD = ("torch.onnx", "torch.export", "torch._export")
+_LOUD = ("torch.onnx", "torch.export", "torch._export", "torch.utils.cpp_extension", "IPEX")
 """Loggers that report each operator that they do not need, and the like."""
 
 

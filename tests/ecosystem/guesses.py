@@ -341,6 +341,7 @@ class _Finder:
                     name="optimizer",
                     line=node.lineno,
                     call=self.parsed.span(node),
+                    statement=self.parsed.span(self.parsed.statement(node)),
                     scope=self.parsed.scope(node),
                     qualified_name="torch.optim.SGD",
                     arguments=self.parsed.arguments(node),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -54,7 +54,9 @@ def verdict(identifier: str, status: Status = "faster", reason: str = "It is so.
     )
 
 
-def report(*verdicts: Verdict, chosen: str | None = None, kind: str = "inference") -> dict[str, Any]:
+def report(
+    *verdicts: Verdict, chosen: str | None = None, kind: str = "inference", pythons: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
     return as_json.to_dict(
         Report(
             script="train.py",
@@ -65,6 +67,7 @@ def report(*verdicts: Verdict, chosen: str | None = None, kind: str = "inference
             chosen=chosen,
             confirmed=Interval(median=1.9, low=1.8, high=2.0) if chosen else None,
             reproduce={chosen: "neural-coder optimize train.py --features bf16"} if chosen else {},
+            pythons=pythons or {},
         )
     )
 
@@ -100,6 +103,14 @@ def test_the_end_says_what_to_use_and_what_it_costs() -> None:
     assert "Its start costs 40.0 s, earned back after 20,000 calls." in shown
     assert "Peak memory: 1.50 GB; the original needs 800 MB." in shown
     assert "Run it again: neural-coder optimize train.py --features bf16" in shown
+
+
+def test_a_variant_that_needs_another_environment_says_so_and_how_it_is_run() -> None:
+    data = report(verdict("bf16"), verdict("ipex"), chosen="ipex", pythons={"ipex": Path("/envs/my ipex/bin/python")})
+    shown = flat(text.result_text(data, 80))
+    assert shown.count("It runs in an environment of its own.") == 1
+    assert "run the patched script with: '/envs/my ipex/bin/python' train.py --data 'my photos'" in shown
+    assert [variant["python"] for variant in data["variants"]] == [None, "/envs/my ipex/bin/python"]
 
 
 def test_without_a_winner_the_script_is_kept() -> None:

@@ -36,7 +36,7 @@ def test_public_names_are_listed():
 
 
 def test_engines_are_found_by_their_files():
-    assert {"inductor", "onnxruntime", "torch", "torchao", "torchscript"} <= set(engine_names())
+    assert {"inductor", "ipex", "onnxruntime", "torch", "torchao", "torchscript"} <= set(engine_names())
     for name in engine_names():
         engine = importlib.import_module(f"neural_coder.runtime.engine_{name}").ENGINE
         assert all(0 < engine.tolerance(precision) < 1 for precision in engine.precisions)

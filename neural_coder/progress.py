@@ -1,0 +1,22 @@
+"""What the command line says while something goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show what is going on: a spinner on a terminal, a line for each step elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda message: click.echo(f"... {message}", err=True)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda message: status.update(escape(message))
