@@ -80,41 +80,18 @@ class Int8Static(StaticQuantization):
             before=code("""
                 import torch
 
-                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
-                model.eval()
-                out = model(torch.zeros(1, 3))
+                m = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                m.eval()
+                out = m(torch.zeros(1, 3))
             """),
             after=code("""
                 import torch
                 import neural_coder.runtime
 
-                model = torch.nn.Sequential(torch.nn.Linear(3, 8))
-                model.eval()
-                model = neural_coder.runtime.accelerate(
-                    model, engine="onnxruntime", precision="int8_static"
-                )
-                out = model(torch.zeros(1, 3))
-            """),
-        ),
-        Example(
-            value="onnxruntime:8",
-            before=code("""
-                import torch
-
-                net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
-                net.eval()
-                out = net(torch.zeros(1, 3, 9, 9))
-            """),
-            after=code("""
-                import torch
-                import neural_coder.runtime
-
-                net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
-                net.eval()
-                net = neural_coder.runtime.accelerate(
-                    net, engine="onnxruntime", precision="int8_static", calibration=8
-                )
-                out = net(torch.zeros(1, 3, 9, 9))
+                m = torch.nn.Sequential(torch.nn.Linear(3, 8))
+                m.eval()
+                m = neural_coder.runtime.accelerate(m, engine="onnxruntime", precision="int8_static")
+                out = m(torch.zeros(1, 3))
             """),
         ),
     )
