@@ -13,7 +13,6 @@ from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
-from neural_coder.runtime.quiet import quiet
 
 _LAYERS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _OBSERVERS = {
@@ -71,19 +70,18 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
     # What leads to no output makes the quantizer stumble.
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    with quiet():
-        quantizer = _Quantizer(_kept(exported, graph, request)).set_global(_recipe(request))
-        prepared = prepare_pt2e(graph, quantizer)
-        for tensors in _examples(exported, request):
-            prepared(*tensors)
-        converted = convert_pt2e(prepared)
-        count = sum(_is_quantized(node) for node in converted.graph.nodes)
-        if not count:
-            but = "that is not excluded" if request.settings.exclude else "to quantize"
-            kind = "linear layer" if request.precision == "int8_dynamic" else "convolution or linear layer"
-            raise CannotConvert(f"it has no {kind} {but}")
-        whole = _Quantized(converted, request.precision == "int8_static_bf16")
-        program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
+    quantizer = _Quantizer(_kept(exported, graph, request)).set_global(_recipe(request))
+    prepared = prepare_pt2e(graph, quantizer)
+    for tensors in _examples(exported, request):
+        prepared(*tensors)
+    converted = convert_pt2e(prepared)
+    count = sum(_is_quantized(node) for node in converted.graph.nodes)
+    if not count:
+        but = "that is not excluded" if request.settings.exclude else "to quantize"
+        kind = "linear layer" if request.precision == "int8_dynamic" else "convolution or linear layer"
+        raise CannotConvert(f"it has no {kind} {but}")
+    whole = _Quantized(converted, request.precision == "int8_static_bf16")
+    program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
     return dataclasses.replace(exported, program=program), count
 
 
