@@ -20,7 +20,8 @@ _OURS: tuple[tuple[str, type[Warning]], ...] = (
     (r"JIT pass will be deprecated", UserWarning),
 )
 _LOUD = (
-    "torch.onnx", "torch.export", "torch._export", "torch.utils._pytree", "torch.utils.cpp_extension", "torchao", "IPEX",
+    "torch.onnx", "torch.export", "torch._export", "torch.utils._pytree", "torch.utils.cpp_extension",
+    "torchao", "IPEX",
 )  # fmt: skip
 """Loggers that report each operator that they do not need, and the like."""
 
