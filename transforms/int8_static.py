@@ -30,7 +30,7 @@ class Int8Static(StaticQuantization):
     quantizable = {  # noqa: RUF012
         "onnxruntime": MATRICES | {"ConvTranspose3d", "MultiheadAttention"},
         "openvino": MATRICES | {"ConvTranspose3d", "MultiheadAttention", "LSTM", "GRU"},
-        "inductor": frozenset({"Conv1D", "Conv2d", "Linear", "MultiheadAttention"}),
+        "inductor": frozenset({"Conv1d", "Conv2d", "Linear", "MultiheadAttention"}),
         "ipex": MATRICES | {"Embedding", "LSTM"},
     }
     values = tuple(quantizable)

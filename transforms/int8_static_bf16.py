@@ -29,7 +29,7 @@ class Int8StaticBf16(StaticQuantization):
     also_decides = frozenset({"engine", "memory_format"})  # its value names the engine
     quantizable = {  # noqa: RUF012
         "openvino": MATRICES | {"MultiheadAttention", "LSTM", "GRU"},
-        "inductor": frozenset({"Conv1D", "Conv2d", "Linear", "MultiheadAttention"}),
+        "inductor": frozenset({"Conv1d", "Conv2d", "Linear", "MultiheadAttention"}),
         "ipex": MATRICES | {"Embedding", "LSTM"},
     }
     values = tuple(quantizable)

@@ -24,11 +24,19 @@ class Compiled(Conversion):
         """The compiled module, for all kinds of call: it compiles anew for what it has not seen."""
         from torch._inductor import config
 
-        # Dynamo keeps weights apart from inputs, without which nothing is frozen, only where this setting, which is
-        # global, says so while it captures the graph; the option of torch.compile comes too late for that.
-        with config.patch(freezing=True):
-            self._run(call.args, call.kwargs)
-        return self._run
+        has_run = False
+
+        def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+            nonlocal has_run
+            if has_run:
+                return self._run(args, kwargs)
+            has_run = True
+            # Dynamo keeps weights apart from inputs, without which nothing is frozen, only where this setting, which
+            # is global, says so while it captures the graph; the option of torch.compile comes too late for that.
+            with config.patch(freezing=True):
+                return self._run(args, kwargs)
+
+        return run
 
     def _run(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         from torch._dynamo.utils import counters

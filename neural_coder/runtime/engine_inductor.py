@@ -75,6 +75,8 @@ class Inductor(Conversion):
         other = device != "cpu" or torch.is_autocast_enabled(device)
         if not self._is_quantized and (self._refused or other):
             return self._compile(call, output)
+        if device != "cpu":
+            raise CannotConvert(f"its int8 kernels are for CPUs, and the model is on {device}")
         try:
             return self._packaged.program(call, output)
         except CannotConvert as error:

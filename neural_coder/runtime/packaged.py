@@ -6,6 +6,7 @@ about their inputs: shapes and types are looked at before, and strides are made 
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,14 @@ from neural_coder.runtime.compiled import inductor_options
 from neural_coder.runtime.engine import CannotConvert, Program, Request
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
-from neural_coder.runtime.quiet import quiet
 from neural_coder.runtime.structure import Call
 
 _LIBRARY = "model.pt2"
 _QUANTIZED = "quantized.json"
 _CPUINFO = Path("/proc/cpuinfo")
 _LONGEST = 300
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Errors that are the cache's: a full disk, or one that cannot be written."""
 
 
 class Packaged(Graphs):
@@ -48,20 +50,23 @@ class Packaged(Graphs):
 
             exported, quantized = quantize(exported, self.request)
         try:
-            with quiet():
-                torch._inductor.aoti_compile_and_package(
-                    exported.program,
-                    package_path=str(folder / _LIBRARY),
-                    inductor_configs=inductor_options(self._max_autotune),
-                )
+            torch._inductor.aoti_compile_and_package(
+                exported.program,
+                package_path=str(folder / _LIBRARY),
+                inductor_configs=inductor_options(self._max_autotune),
+            )
         except Exception as error:  # the border to the compiler, which raises many kinds
-            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-            raise CannotConvert(f"Inductor cannot compile it: {type(error).__name__}: {lines[0][:_LONGEST]}") from error
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise
+            raise CannotConvert(f"Inductor cannot compile it: {_words(error)}") from error
         (folder / _QUANTIZED).write_text(json.dumps(quantized))
 
     def open(self, folder: Path, shapes: Shapes) -> Session:
         """Load the library."""
-        loader = torch._C._aoti.AOTIModelPackageLoader(str(folder / _LIBRARY), "model", False, 1, -1)
+        try:
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(folder / _LIBRARY), "model", False, 1, -1)
+        except (AttributeError, RuntimeError, TypeError) as error:  # a PyTorch without it, or a damaged library
+            raise CannotConvert(f"Inductor's library cannot be loaded: {_words(error)}") from error
         self.quantized_modules = max(self.quantized_modules, json.loads((folder / _QUANTIZED).read_text()))
 
         def run(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -88,6 +93,11 @@ def surroundings() -> str:
         lines = []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{torch.get_num_threads()} threads, {flags}"
+
+
+def _words(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0][:_LONGEST]}"
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
-from neural_coder.runtime.quiet import quiet
 
 _LAYERS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _OBSERVERS = {
@@ -71,20 +70,41 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
     # What leads to no output makes the quantizer stumble.
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    with quiet():
-        quantizer = _Quantizer(_kept(exported, graph, request)).set_global(_recipe(request))
-        prepared = prepare_pt2e(graph, quantizer)
-        for tensors in _examples(exported, request):
-            prepared(*tensors)
-        converted = convert_pt2e(prepared)
-        count = sum(_is_quantized(node) for node in converted.graph.nodes)
-        if not count:
-            but = "that is not excluded" if request.settings.exclude else "to quantize"
-            kind = "linear layer" if request.precision == "int8_dynamic" else "convolution or linear layer"
-            raise CannotConvert(f"it has no {kind} {but}")
-        whole = _Quantized(converted, request.precision == "int8_static_bf16")
-        program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
+    quantizer = _Quantizer(_kept(exported, graph, request)).set_global(_recipe(request))
+    prepared = prepare_pt2e(graph, quantizer)
+    for tensors in _examples(exported, request):
+        prepared(*tensors)
+    converted = convert_pt2e(prepared)
+    _mend_scales(converted)
+    count = sum(_is_quantized(node) for node in converted.graph.nodes)
+    if not count:
+        but = "that is not excluded" if request.settings.exclude else "to quantize"
+        kind = "linear layer" if request.precision == "int8_dynamic" else "convolution or linear layer"
+        raise CannotConvert(f"it has no {kind} {but}")
+    whole = _Quantized(converted, request.precision == "int8_static_bf16")
+    program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
     return dataclasses.replace(exported, program=program), count
+
+
+def _mend_scales(converted: torch.fx.GraphModule) -> None:
+    """Let scales that are found in each call be those of PyTorch's own operator.
+
+    Inductor's form of it forgets that zero must be within the range, and cuts off what has no zero in it (seen in
+    PyTorch 2.13: an error of 12 % where 0.5 % is due, after a pooling of positive features).
+    """
+    for node in converted.graph.nodes:
+        if node.target is torch.ops.quantized_decomposed.choose_qparams.tensor:
+            node.target = _scale_and_zero
+    converted.recompile()
+
+
+def _scale_and_zero(
+    tensor: torch.Tensor, low: int, high: int, smallest: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    least, most = torch.clamp(torch.amin(tensor), max=0), torch.clamp(torch.amax(tensor), min=0)
+    scale = torch.clamp((most - least) / (high - low), min=smallest)
+    zero = torch.clamp(low - torch.round(least / scale), low, high)
+    return scale.double().reshape(1), zero.long().reshape(1)
 
 
 def _recipe(request: Request) -> Any:

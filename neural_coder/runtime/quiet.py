@@ -19,7 +19,10 @@ _OURS: tuple[tuple[str, type[Warning]], ...] = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
     (r"JIT pass will be deprecated", UserWarning),
 )
-_LOUD = ("torch.onnx", "torch.export", "torch._export", "torch.utils.cpp_extension", "IPEX")
+_LOUD = (
+    "torch.onnx", "torch.export", "torch._export", "torch.utils._pytree", "torch.utils.cpp_extension",
+    "torchao", "IPEX",
+)  # fmt: skip
 """Loggers that report each operator that they do not need, and the like."""
 
 
