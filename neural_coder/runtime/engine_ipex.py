@@ -106,9 +106,10 @@ class Prepared(Conversion):
         import torch
 
         tensors = tuple(map(_dense, call.leaves.tensors))
+        flat = self._flat(call)  # not under autocast: what is computed in bfloat16 would not be quantized
         with torch.no_grad(), self._autocast(), _without_deprecations():
             try:
-                traced = torch.jit.trace(self._flat(call), tensors, strict=False, check_trace=False)
+                traced = torch.jit.trace(flat, tensors, strict=False, check_trace=False)
             except RuntimeError as error:
                 raise _explained(error) from error
             frozen = torch.jit.freeze(traced)
