@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -83,7 +83,7 @@ class Prepared(Conversion):
         template = rebuild(output, lambda tensor: tensor.new_empty(0))
 
         def run(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-            outputs = iter(run_flat(*tensors_of((args, tuple(kwargs.values())))))
+            outputs = iter(run_flat(*map(_dense, tensors_of((args, tuple(kwargs.values()))))))
             return rebuild(template, lambda _: next(outputs))
 
         return run
@@ -105,10 +105,11 @@ class Prepared(Conversion):
     def _trace(self, call: Call) -> torch.jit.ScriptModule:
         import torch
 
-        tensors = tuple(call.leaves.tensors)
+        tensors = tuple(map(_dense, call.leaves.tensors))
+        flat = self._flat(call)  # not under autocast: what is computed in bfloat16 would not be quantized
         with torch.no_grad(), self._autocast(), _without_deprecations():
             try:
-                traced = torch.jit.trace(self._flat(call), tensors, strict=False, check_trace=False)
+                traced = torch.jit.trace(flat, tensors, strict=False, check_trace=False)
             except RuntimeError as error:
                 raise _explained(error) from error
             frozen = torch.jit.freeze(traced)
@@ -129,24 +130,37 @@ class Prepared(Conversion):
 
 
 class Quantized(Prepared):
-    """A copy whose operators were given scales, for calls of the structure that it was calibrated on."""
+    """Copies whose operators were given scales: one for each structure of a call, and for each set of plain inputs."""
 
-    def __init__(self, flat: torch.nn.Module, example: Call, precision: str, *, traced: bool) -> None:
-        """Keep the quantized copy.
+    def __init__(self, source: torch.nn.Module, request: Request) -> None:
+        """Keep what is quantized once the structure of a call is known.
 
         Args:
-            flat: The copy, which takes and gives nothing but tensors.
-            example: A call that it was calibrated on.
-            precision: What it was prepared for.
-            traced: Whether it is traced.
+            source: A copy of the model.
+            request: Holds the settings and the calls to calibrate on.
         """
-        super().__init__(flat, precision, traced=traced)
-        self._key = example.key
+        options: Options = request.settings.options  # type: ignore[assignment]
+        super().__init__(source, request.precision, traced=options.traced)
+        self._request = request
+        self._options = options
+        self._made: dict[Hashable, torch.nn.Module] = {}
 
     def _flat(self, call: Call) -> torch.nn.Module:
-        if call.key != self._key:
-            raise CannotConvert("its inputs have another structure or other types than those it was calibrated on")
-        return self.module
+        key = (call.key, tuple(map(repr, call.leaves.plain)))
+        if key not in self._made:
+            self._made[key] = self._quantized(call)
+        return self._made[key]
+
+    def _quantized(self, call: Call) -> torch.nn.Module:
+        import torch
+
+        from neural_coder.runtime.ipex_quantization import quantized
+
+        with torch.inference_mode(False), torch.no_grad(), _without_deprecations():
+            flat, self.quantized_modules = quantized(
+                _copy(self.module), self._request, call, observer=self._options.observer, alpha=self._options.alpha
+            )
+        return flat
 
 
 class IpexEngine(Engine):
@@ -172,16 +186,18 @@ class IpexEngine(Engine):
         """Say what to do where the extension is not there, or is made for another PyTorch: it ends the process then."""
         import torch
 
-        absent = "neural-coder env create ipex"
+        command = "`neural-coder env create ipex` makes an environment for it"
+        if absent := super().missing():
+            return f"{absent.partition(':')[0]}: pip install {_DISTRIBUTION} beside its own PyTorch; {command}"
         try:
             version = metadata.version(_DISTRIBUTION)
         except metadata.PackageNotFoundError:
-            return f"intel_extension_for_pytorch is not installed; it needs an environment of its own: {absent}"
+            return ""  # built from source: then it says itself what it needs
         if version.split(".")[:2] != torch.__version__.split(".")[:2]:
             made_for = ".".join(version.split(".")[:2])
             return (
                 f"intel_extension_for_pytorch {version} works with PyTorch {made_for} only, and this is "
-                f"{torch.__version__}; it needs an environment of its own: {absent}"
+                f"{torch.__version__}; {command}"
             )
         return ""
 
@@ -198,16 +214,15 @@ class IpexEngine(Engine):
         _load()
         with torch.inference_mode(False), torch.no_grad(), _without_deprecations():
             copied = _copy(model)
-            if not precision.startswith("int8"):
-                prepared = _optimized(copied, precision, traced=options.traced)
-                return Prepared(prepared, precision, traced=options.traced)
-            from neural_coder.runtime.ipex_quantization import quantized
+            if precision.startswith("int8"):
+                return Quantized(copied, request)
+            prepared = _optimized(copied, precision, traced=options.traced)
+        return Prepared(prepared, precision, traced=options.traced)
 
-            example = request.calibration.calls[0]
-            flat, count = quantized(copied, request, observer=options.observer, alpha=options.alpha)
-        conversion = Quantized(flat, example, precision, traced=options.traced)
-        conversion.quantized_modules = count
-        return conversion
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values in the order that fused kernels were compiled for: they take no look at strides."""
+    return tensor.contiguous()
 
 
 def autocast(enabled: bool) -> AbstractContextManager[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.flat import Flat
 from neural_coder.runtime.structure import Call, tensors_of
 
+_PLAIN_CALL = torch.nn.Module.__call__
 _INNER = "module"
 """The model's name inside of what is quantized."""
 _INTEGERS = ("torch.quint8", "torch.qint8")
@@ -25,6 +27,21 @@ _INTEGERS = ("torch.quint8", "torch.qint8")
 
 class Called(Flat):
     """As `Flat`, but the model is called as a module: the extension counts operators module by module."""
+
+    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Keep the extension, which replaces the call of all modules meanwhile, away from those of other threads."""
+        replaced, mine = torch.nn.Module.__call__, threading.get_ident()
+
+        def routed(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
+            call = replaced if threading.get_ident() == mine else _PLAIN_CALL
+            return call(module, *args, **kwargs)
+
+        torch.nn.Module.__call__ = routed
+        try:
+            answer: tuple[torch.Tensor, ...] = super().__call__(*tensors)
+        finally:
+            torch.nn.Module.__call__ = replaced
+        return answer
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Put the tensors where they belong in the example, and list the tensors of the answer."""
@@ -34,13 +51,14 @@ class Called(Flat):
 
 
 def quantized(
-    copied: torch.nn.Module, request: Request, *, observer: str, alpha: float | None
+    copied: torch.nn.Module, request: Request, like: Call, *, observer: str, alpha: float | None
 ) -> tuple[torch.nn.Module, int]:
     """Quantize a copy of a model.
 
     Args:
         copied: The copy; it is changed.
         request: Holds the calls to calibrate on, and what is not to be quantized.
+        like: A call of the structure, and with the plain values, that it is quantized for.
         observer: How ranges are found: `histogram` or `minmax`.
         alpha: Of SmoothQuant; None: without it.
 
@@ -51,9 +69,9 @@ def quantized(
         CannotConvert: when it cannot be quantized, or a name stands for nothing.
     """
     excluded = excluded_modules(copied, request.settings.exclude)
-    calls = request.calibration.calls
-    prepared = _prepared(Called(copied, calls[0]).eval(), calls[0], _mapping(observer, alpha))
-    _calibrate(prepared, calls)
+    data = _tensors(request, like)
+    prepared = _prepared(Called(copied, like).eval(), data[0], _mapping(observer, alpha))
+    _calibrate(prepared, data)
     count = _leave_out(prepared, excluded)
     if not count:
         raise CannotConvert("it has nothing that the extension quantizes")
@@ -61,10 +79,20 @@ def quantized(
         return ipex.quantization.convert(prepared, inplace=True).eval(), count
 
 
-def _prepared(flat: torch.nn.Module, call: Call, mapping: QConfigMapping) -> torch.nn.Module:
+def _tensors(request: Request, like: Call) -> list[tuple[torch.Tensor, ...]]:
+    """The tensors of the calibration data that may stand in the places of a call's."""
+    kinds = [(tensor.dtype, tensor.dim()) for tensor in like.leaves.tensors]
+    given = [[tensor.contiguous() for tensor in call.leaves.tensors] for call in request.calibration.calls]
+    data = [tuple(tensors) for tensors in given if [(tensor.dtype, tensor.dim()) for tensor in tensors] == kinds]
+    if not data:
+        raise CannotConvert("its tensors are of other types than those of the calibration data")
+    return data
+
+
+def _prepared(flat: torch.nn.Module, tensors: tuple[torch.Tensor, ...], mapping: QConfigMapping) -> torch.nn.Module:
     try:
         prepared: torch.nn.Module = ipex.quantization.prepare(
-            flat, mapping, example_inputs=tuple(call.leaves.tensors), inplace=True, bn_folding=False
+            flat, mapping, example_inputs=tensors, inplace=True, bn_folding=False
         )
     except Exception as error:  # the border to the extension, which follows each operator of the model
         lines = str(error).strip().splitlines()
@@ -73,10 +101,10 @@ def _prepared(flat: torch.nn.Module, call: Call, mapping: QConfigMapping) -> tor
     return prepared
 
 
-def _calibrate(prepared: torch.nn.Module, calls: Sequence[Call]) -> None:
-    for call in calls:
+def _calibrate(prepared: torch.nn.Module, data: Sequence[tuple[torch.Tensor, ...]]) -> None:
+    for tensors in data:
         try:
-            prepared(*call.leaves.tensors)
+            prepared(*tensors)
         except Exception as error:  # the border to the extension, which expects the operators of the first call
             lines = str(error).strip().splitlines()
             words = f": {lines[0][:200]}" if lines else ""

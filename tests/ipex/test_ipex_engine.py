@@ -65,7 +65,7 @@ def run(precision, calls=8, **settings):
 
 
 def graph_of(model):
-    conversion = vars(model)["forward"]._converted.conversion
+    conversion = vars(model)["forward"]._prover.converted.conversion
     with quiet():
         return str(conversion._trace(Call((images(),), {})).graph)
 
@@ -148,6 +148,28 @@ def test_scales_may_come_from_a_data_set():
     with torch.inference_mode():
         model(images())
     assert explain(model).running == "ipex/int8_static"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8_static"])
+def test_one_trace_takes_any_layout_in_memory(precision):
+    """Fused kernels are compiled for the strides of the example, and look at no others."""
+    model, _, _ = run(precision, strict=True)
+    x = images()
+    with torch.inference_mode():
+        expected = model(x)["logits"]
+        for same in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+            assert error(model(same)["logits"], expected) < 1e-5
+    assert explain(model).graphs == 1
+
+
+def test_each_plain_value_gets_scales_of_its_own():
+    model = accelerate(net(), engine="ipex", precision="int8_static", calibration=[(images(8),)], strict=True)
+    with torch.inference_mode():
+        x = images()
+        for scale in (1.0, 1.3, None):
+            assert error(model(x, scale)["logits"], net()(x, scale)["logits"]) < 0.1
+        assert error(model(x, scale=1.5)["logits"], net()(x, 1.5)["logits"]) < 0.1
+    assert explain(model).graphs == 4
 
 
 def test_inputs_may_lie_in_memory_as_they_like():
