@@ -60,7 +60,7 @@ def test_training_mode_and_back(model, variant):
 
 @each_engine
 def test_a_submodule_in_training_mode_trains(variant):
-    model, x = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 64)).eval(), torch.ones(2, 4)
+    model, x = nn.Sequential(nn.Linear(32, 64), nn.Dropout(0.5), nn.Linear(64, 64)).eval(), torch.ones(2, 32)
     ready(variant.put_on(model, (x,)), variant, x)
     model[1].train()
     with torch.no_grad():
