@@ -281,7 +281,7 @@ class Statements(Calling):
 
     def _run_ClassDef(self, node: ast.ClassDef, frame: Frame) -> None:
         decorators = [self.evaluate(decorator, frame) for decorator in node.decorator_list]
-        bases = [self.evaluate(base, frame) for base in node.bases]
+        bases = [self._base(base, frame) for base in node.bases]
         info = self.classes.get(node)
         if info is None:
             info = self.classes[node] = ClassInfo(frame.parsed, node)
@@ -294,6 +294,14 @@ class Statements(Calling):
         for decorator in decorators:
             if any(isinstance(thing, Function) for thing in decorator.things):
                 self.call_value(decorator, [of(Class(info))], {}, None, frame)
+
+    def _base(self, node: ast.expr, frame: Frame) -> Value:
+        """A base class; `Net[int]` is `Net`, but `TABLE["net"]` is what the table holds."""
+        if isinstance(node, ast.Subscript):
+            value = self._base(node.value, frame)
+            if any(isinstance(thing, Class | Outside) for thing in value.things):
+                return value
+        return self.evaluate(node, frame)
 
     def _run_Import(self, node: ast.Import, frame: Frame) -> None:
         for alias in node.names:
