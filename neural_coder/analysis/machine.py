@@ -172,6 +172,10 @@ class Machine(ABC):
         """What calling a model gives, which is noted as a site."""
 
     @abstractmethod
+    def module(self, name: str, level: int, frame: Frame) -> Value:
+        """What importing a module gives."""
+
+    @abstractmethod
     def resolve(self, value: Value) -> Value:
         """The value with names of project files looked up."""
 

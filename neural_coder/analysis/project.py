@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of packages, each a project of its own."""
+_BY_NAME = "import_module("
+_IMPORTED_BY_NAME = re.compile(r"""import_module\(\s*["']([A-Za-z_][\w.]*)["']""")
 _OWN = -1
 """Stands for the number of dots where a library's own files are looked for."""
 EAGER_FILES = 60
@@ -212,6 +215,9 @@ class Project:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
                 found.update(dict.fromkeys((name, level) for name in _imported_names(node)))
+        text = self.source(path).text
+        if _BY_NAME in text:
+            found.update(dict.fromkeys((name, 0) for name in _IMPORTED_BY_NAME.findall(text)))
         return tuple(found)
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
