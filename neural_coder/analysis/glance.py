@@ -393,7 +393,7 @@ class Glance:
         if name not in self._outside:
             canonical = self._catalogue.canonical(name)
             entry = self._catalogue.call(canonical) or self._catalogue.entry(canonical)
-            matters = entry is not None and entry.gives not in _HARMLESS
+            matters = entry is not None and (entry.gives not in _HARMLESS or bool(entry.loads))
             is_layer = entry is not None and entry.gives == "layer"
             self._outside[name] = bool(self._catalogue.torch_layer(canonical)) if is_layer else matters
         return self._outside[name]
