@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import format_exc
 from typing import Any, Literal
 
 from neural_coder import crew
@@ -143,7 +144,7 @@ class _Shift:
         self.jobs = min(self._options.jobs or _cores(), len(groups))
         with closing(crew.work(groups, jobs=self.jobs, limit=self._options.limit)) as answers:
             for number, answer in answers:
-                self._finish(self._outcome(self._files[number], answer))
+                self._finish(self._taken_in(self._files[number], answer))
 
     def save(self) -> str:
         """Keep what was found.
@@ -160,6 +161,14 @@ class _Shift:
             # The child works with these facts if the file is still the one that they are about.
             request |= {"analysis": kept.analysis, "digest": cache.digest_of(file)}
         return {**request, **wanted}
+
+    def _taken_in(self, file: Path, answer: Reply | Lost) -> Outcome:
+        try:
+            return self._outcome(file, answer)
+        except Exception as error:
+            # The border of one file: an answer that makes no sense must not cost those about all others.
+            told = {"kind": "crash", "message": f"{type(error).__name__}: {error}", "traceback": format_exc()}
+            return Outcome(path=file, kept=None, problem=_answered_problem(file, told))
 
     def _outcome(self, file: Path, answer: Reply | Lost) -> Outcome:
         cache = self._cache(file)

@@ -91,14 +91,17 @@ class Desk:
         files, questions = footprint.whole()
         new_files = [path for path in files if path not in self._files]
         new_questions = [question for question in questions if question not in self._questions]
+        # Told before they are numbered: were this to fail, the parent would count them otherwise from then on.
+        told_files = [[str(path), *encode(project.readings[path])] for path in new_files]
+        told_questions = [[*question, project.answer(question)] for question in new_questions]
         self._files.update({path: len(self._files) + index for index, path in enumerate(new_files)})
         self._questions.update({question: len(self._questions) + index for index, question in enumerate(new_questions)})
         return {
             "by": self._name,
             "files": [self._files[path] for path in files],
             "questions": [self._questions[question] for question in questions],
-            "new_files": [[str(path), *encode(project.readings[path])] for path in new_files],
-            "new_questions": [[*question, project.answer(question)] for question in new_questions],
+            "new_files": told_files,
+            "new_questions": told_questions,
         }
 
 

@@ -15,6 +15,7 @@ from neural_coder.analysis.glance import Glance
 from neural_coder.analysis.interpreter import interpreted
 from neural_coder.analysis.loaders import find_loaders, find_optimizers
 from neural_coder.analysis.models import find_models
+from neural_coder.analysis.not_training import release_fixed_targets, settle_derivatives
 from neural_coder.analysis.project import Project
 from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.training import assume_lost_training, drop_stray_backwards, find_steps, find_training
@@ -87,7 +88,9 @@ def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[A
         return tuple(Analysis(path=path) for path in files)
     try:
         with deep_recursion(), interpreted(project, _glance(project), script, files) as facts:
+            settle_derivatives(facts)
             assume_lost_training(facts)
+            release_fixed_targets(facts)
             drop_stray_backwards(facts)
             note_inference(facts)
             return tuple(_analysis(facts, project, path) for path in files)

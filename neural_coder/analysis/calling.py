@@ -50,6 +50,9 @@ class Calling(Construction):
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
         keywords = self._keywords(node, frame)
+        if "out" in keywords:
+            target = next(keyword.value for keyword in node.keywords if keyword.arg == "out")
+            self.add_flows(target, frozenset().union(*map(all_flows, arguments)), frame)
         if not function.things and isinstance(node.func, ast.Attribute):
             function = self._own_model(node.func, function, frame)
         if isinstance(node.func, ast.Attribute):
@@ -114,6 +117,7 @@ class Calling(Construction):
         if not function.things:
             if node is not None:
                 self.facts.blind.setdefault(node, frame.parsed)
+                self.note_scaled_step(node, [*arguments, *keywords.values()], frame)
             self.hand_over([*arguments, *keywords.values()], frame)
             return Value(frozenset(), flows)
         results = []

@@ -58,6 +58,8 @@ def record_of(facts: Facts, call: ForwardCall) -> Call:
     parsed, node = call.parsed, call.node
     statement = parsed.statement(node)
     obstacle = why_not_wrappable(facts, parsed, node, statement)
+    if call.differentiated and not is_training(call):
+        obstacle = "gradients are computed from its result"
     grad = _grad_mode(facts, parsed, node)
     return Call(
         kind="forward" if is_training(call) else "inference",

@@ -21,6 +21,10 @@ _TORCH_NN_PATHS = re.compile(r"torch\.nn\.modules\.\w+\.([A-Z]\w*)")
 _WILDCARDS = re.compile(r"(\*\*\.|\*\*|\*|\[[^\]]+\])")
 _BASES = frozenset({"module", "layer", "part", "same"})
 _CACHED_NAMES = 20_000
+_LONGEST_LEAD = 12
+_LEADS = re.compile(r"""(\b(from|import)\s+|["'])$""")
+"""What stands before a package's name where that means the package: an import, or a text such as `"timm"`."""
+_ALIASED = re.compile(r"\s+as\s")
 
 Found = TypeVar("Found")
 
@@ -116,7 +120,7 @@ class Catalogue:
 
     def mentions_library(self, text: str) -> bool:
         """Whether a text names PyTorch or a package that builds on it."""
-        return self._mention.search(text) is not None
+        return any(_is_reference(match, text) for match in self._mention.finditer(text))
 
     def canonical(self, name: str) -> str:
         """A dotted name as its library's documentation writes it."""
@@ -245,6 +249,17 @@ def refuses(entry: Entry, arguments: Iterable[object]) -> bool:
     """Whether a literal argument says that a call gives something else this time."""
     texts = [value for value in arguments if isinstance(value, str)]
     return any(fnmatch.fnmatchcase(text, pattern) for text in texts for pattern in entry.unless)
+
+
+def _is_reference(match: re.Match[str], text: str) -> bool:
+    """Whether a package's name stands in a text for the package: some are words (`clip`) with other uses, too."""
+    name, start, end = match[0], match.start(), match.end()
+    if name.startswith("torch"):
+        return True
+    before, after = text[max(0, start - _LONGEST_LEAD) : start], text[end : end + 1]
+    if before.endswith("."):
+        return False
+    return after == "." or _LEADS.search(before) is not None or _ALIASED.match(text, end) is not None
 
 
 # --- how names match ------------------------------------------------------------------------------------------------

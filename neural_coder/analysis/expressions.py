@@ -97,6 +97,9 @@ class Expressions(Containers):
         for candidate in candidates:
             if self.catalogue.entry(candidate) is not None:
                 return of(Outside(candidate))
+            own = self.own_value(candidate)
+            if own is not None:
+                return own
         if hasattr(builtins, name):
             return of(Outside(f"builtins.{name}"))
         return of(Outside(candidates[0])) if len(candidates) == 1 else UNKNOWN

@@ -104,6 +104,8 @@ class ForwardCall:
     reaches_cross_entropy: bool = False
     changed_in_place: bool = False
     autocast: bool = True
+    differentiated: bool = False
+    """Gradients by its inputs are computed, and nothing is trained with them."""
     grad: bool = False
     """Gradients were on in some context."""
 
@@ -157,6 +159,8 @@ class Facts:
     """Statements that bind a model that came as a parameter to an attribute."""
     forwards: dict[ast.Call, ForwardCall] = field(default_factory=dict)
     backwards: dict[ast.Call, BackwardCall] = field(default_factory=dict)
+    derivatives: dict[ast.Call, BackwardCall] = field(default_factory=dict)
+    """Gradients by what models were given."""
     others: dict[ast.Call, OtherCall] = field(default_factory=dict)
     loaders: dict[ast.AST, Built] = field(default_factory=dict)
     loader_bindings: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)

@@ -195,6 +195,8 @@ class Functions(Methods):
         unknown = all(isinstance(thing, Constant) and thing.value is None for thing in value.things)
         if unknown:
             known = self.from_annotation(parameter.annotation, frame, parameter.arg, parameter)
+            if models_in(known) and self.catalogue.names_loss(parameter.arg):
+                known = of(Object("loss"))  # `criterion: nn.Module`
             value = with_flows(known, value.flows) if known.things else value
             if not known.things and self._parameter_is_model(frame, info, parameter):
                 value = with_flows(of(self.placeholder(parameter, frame.parsed, "a parameter")), value.flows)

@@ -208,8 +208,21 @@ class Glance:
             path, module = below, longer
             del parts[0]
         if path is None and not imported.level:
-            return None, ".".join([module, *parts])
+            return self._own_target(".".join([module, *parts]))
         return (self._file(path) if path is not None else None), ".".join(parts)
+
+    def _own_target(self, name: str) -> tuple[_File | None, str]:
+        """A library's own file, in its repo; as in an interpretation, what the catalogue says goes first."""
+        canonical = self._catalogue.canonical(name)
+        if self._catalogue.call(canonical) is None and self._catalogue.entry(canonical) is None:
+            module, rest = name, ""
+            while module:
+                path = self._project.own_module(module)
+                if path is not None:
+                    return self._file(path), rest
+                module, _, last = module.rpartition(".")
+                rest = f"{last}.{rest}" if rest else last
+        return None, name
 
     def _find(self, module: str, level: int, importer: Path) -> Path | None:
         """The file of a module; absolute names may be meant from any folder between the importer and the root."""
@@ -380,7 +393,7 @@ class Glance:
         if name not in self._outside:
             canonical = self._catalogue.canonical(name)
             entry = self._catalogue.call(canonical) or self._catalogue.entry(canonical)
-            matters = entry is not None and entry.gives not in _HARMLESS
+            matters = entry is not None and (entry.gives not in _HARMLESS or bool(entry.loads))
             is_layer = entry is not None and entry.gives == "layer"
             self._outside[name] = bool(self._catalogue.torch_layer(canonical)) if is_layer else matters
         return self._outside[name]

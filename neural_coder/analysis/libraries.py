@@ -122,6 +122,8 @@ class Libraries(Noting):
         if name == "setattr" and len(arguments) > 2 and node is not None and len(node.args) > 2:
             self.note_setattr(node, first, arguments[1], arguments[2], frame)
             return UNKNOWN
+        if name == "__import__":
+            return self.imported_by_name(first, frame)
         if name == "globals":
             return self.candidates(FileModule(frame.parsed.key))
         if name == "dict":
@@ -154,6 +156,8 @@ class Libraries(Noting):
             return self._copied(first, node, frame) if node is not None else first
         if name.startswith(("tqdm.", "itertools.", "rich.progress.")) and arguments:
             return first
+        if name == "importlib.import_module" and arguments:
+            return self.imported_by_name(first, frame)
         if name == "dataclasses.field" and "default_factory" in keywords:
             return self.call_value(keywords["default_factory"], [], {}, node, frame)
         if name == "contextlib.nullcontext":
@@ -161,6 +165,11 @@ class Libraries(Noting):
         if name.startswith("types.MethodType") and len(arguments) > 1:
             return first
         return None
+
+    def imported_by_name(self, name: Value, frame: Frame) -> Value:
+        """`import_module("nets.small")`: an import, as far as the name is known."""
+        texts = [thing.value for thing in name.things if isinstance(thing, Constant) and isinstance(thing.value, str)]
+        return join([self.module(text, 0, frame) for text in texts if text[:1].isidentifier()])
 
     def _copied(self, value: Value, node: ast.Call, frame: Frame) -> Value:
         things = set(value.things)
@@ -230,7 +239,7 @@ class Libraries(Noting):
             case "part":
                 return of(Object("other"), flows=flows)
             case "dataset":
-                return of(Object("dataset"), flows=detached(flows))
+                return of(Object("dataset", entry=entry), flows=detached(flows))
             case "scaler" | "scheduler" | "transform" | "loss" | "accelerator":
                 return of(Object(entry.gives))
         return None
@@ -238,6 +247,9 @@ class Libraries(Noting):
     def _gradients(self, node: ast.Call, keywords: dict[str, Value], frame: Frame, flows: frozenset[Flow]) -> Value:
         """Gradients as values: the end of a step, or (with `create_graph`) something that a loss is made of."""
         if constant(keywords.get("create_graph", of(Constant(False)))) is False:
+            if _is_by_inputs(node, flows):
+                self.note_derivative(node, flows, frame)
+                return of(Many(Value(frozenset(), detached(flows))))
             self.note_backward(node, flows, frame, Evidence(known_by="import", confidence=0.9))
             return of(Many(Value(frozenset(), detached(flows))))
         for flow in flows:
@@ -342,3 +354,18 @@ class Libraries(Noting):
             outer |= entry.layers or set()
         self.fresh[-1].add(node)
         return ModelObject(node)
+
+
+def _is_by_inputs(node: ast.Call, flows: frozenset[Flow]) -> bool:
+    """Whether gradients are by what a model was given: `grad(net(x).sum(), x)`."""
+    wanted = next(
+        (item.value for item in node.keywords if item.arg == "inputs"), node.args[1] if node.args[1:] else None
+    )
+    inputs = wanted.elts if isinstance(wanted, ast.Tuple | ast.List) else [wanted]
+    given = {
+        item.id
+        for flow in flows
+        for item in (*flow.call.args, *(keyword.value for keyword in flow.call.keywords))
+        if isinstance(item, ast.Name)
+    }
+    return all(isinstance(item, ast.Name) and item.id in given for item in inputs)

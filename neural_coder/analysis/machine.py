@@ -82,6 +82,8 @@ class Machine(ABC):
         self.given_fields: dict[ast.AST | None, dict[str, Value]] = {}
         """For a call that builds an object without a constructor of its own (a dataclass): what its fields got."""
         self.modules: dict[Path, Frame] = {}
+        self.own_packages: dict[str, bool] = {}
+        """Libraries of the catalogue, and whether the project is that library itself."""
         self.closures: set[Frame] = set()
         """Frames that functions close over."""
         self.classes: dict[ast.ClassDef, ClassInfo] = {}
@@ -168,6 +170,10 @@ class Machine(ABC):
     @abstractmethod
     def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
         """What calling a model gives, which is noted as a site."""
+
+    @abstractmethod
+    def module(self, name: str, level: int, frame: Frame) -> Value:
+        """What importing a module gives."""
 
     @abstractmethod
     def resolve(self, value: Value) -> Value:

@@ -34,6 +34,10 @@ from neural_coder.analysis.values import (
 )
 from neural_coder.records import Evidence
 
+_VIEWS = frozenset(
+    {"view", "reshape", "flatten", "squeeze", "unsqueeze", "t", "narrow", "select", "transpose", "permute"}
+)
+
 
 class Methods(Libraries):
     """The part of the interpreter that knows methods."""
@@ -87,7 +91,7 @@ class Methods(Libraries):
             self.call_value(of(thing), [], {}, node, frame)
             for thing in classes
             if any(
-                entry.gives == "module" and name in (entry.built_by or self.catalogue.building_methods)
+                entry.gives in {"module", "pipeline"} and name in (entry.built_by or self.catalogue.building_methods)
                 for entry in self.base_entries(thing.info)
             )
         ]
@@ -111,6 +115,8 @@ class Methods(Libraries):
             self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
             self.hand_over(arguments, frame)
             return UNKNOWN
+        if name.endswith("_") and not receiver.things and arguments:
+            self.add_flows(_viewed(callee.value), frozenset().union(*map(all_flows, arguments)), frame)
         simple = self._tensor_method(name, receiver, flows)
         if simple is not None:
             return simple
@@ -326,6 +332,9 @@ class Methods(Libraries):
                     node, frame, [of(*thing.models), *everything], Evidence(known_by="catalogue", confidence=0.95)
                 )
                 return UNKNOWN
+            case (("trainer" | "dataset"), _) if thing.entry is not None and name in thing.entry.loads:
+                known = Evidence(known_by="catalogue", confidence=0.9)
+                return of(self.note_loader(node, name, known, frame), flows=detached(flows))
             case "trainer", _ if thing.entry is not None and name in thing.entry.evaluates:
                 self.note_evaluation(thing.models | models_in(join(everything)))
                 return UNKNOWN
@@ -352,9 +361,23 @@ class Methods(Libraries):
         if any(name in entry.evaluates for entry in trainers):
             self.note_evaluation(models_in(join(held)))
             return UNKNOWN
+        if any(name in entry.loads for entry in trainers):
+            known = Evidence(known_by="catalogue", confidence=0.9)
+            return of(self.note_loader(node, name, known, frame), flows=detached(flows))
         return None
 
 
 def _view(name: str, key: str | int, value: Value) -> Value:
     """One item of a dict's `items()`, `keys()` or `values()`."""
     return {"items": of(Items((of(Constant(key)), value))), "keys": of(Constant(key)), "values": value}[name]
+
+
+def _viewed(node: ast.expr) -> ast.expr:
+    """The tensor that a view shows: writing into `m.view(-1)` or `m[0]` writes into `m`."""
+    while True:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _VIEWS:
+            node = node.func.value
+        elif isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr in {"T", "data"}):
+            node = node.value
+        else:
+            return node

@@ -86,6 +86,20 @@ class Modules(Machine):
         found = self._submodule(thing.path, thing.name)
         return found if found.things else of(thing)
 
+    def own_value(self, name: str) -> Value | None:
+        """What a library's name stands for in that library's own repo, where the catalogue says nothing about it."""
+        package = name.partition(".")[0]
+        own = self.own_packages.get(package)
+        if own is None:
+            own = self.own_packages[package] = self.project.own_module(package) is not None
+        if not own or self.catalogue.entry(name) is not None or self.catalogue.call(name) is not None:
+            return None
+        module, _, last = name.rpartition(".")
+        path = self.project.own_module(module) if module and self.project.own_module(name) is None else None
+        later = of(Import(path, last)) if path is not None else UNKNOWN
+        found = self.resolve(later)
+        return None if found == later else found
+
     def from_star_files(self, name: str, frame: Frame) -> Value | None:
         """A name that a file may have by `from module import *`, from modules that have not been run yet."""
         for path in frame.star_files:

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from neural_coder.analysis.syntax import FunctionNode, Parsed, dotted, statements
+from neural_coder.analysis.syntax import FunctionNode, Parsed, base_name, dotted, statements
 
 
 class Imported(NamedTuple):
@@ -57,7 +57,7 @@ def names_of(parsed: Parsed) -> Names:
             found.functions.add(node.name)  # type: ignore[attr-defined]
         elif isinstance(node, ast.ClassDef):
             forward = any(isinstance(item, FunctionNode) and item.name == "forward" for item in node.body)
-            bases = tuple(dotted(base) for base in node.bases)
+            bases = tuple(base_name(base) for base in node.bases)
             found.classes.setdefault(node.name, []).append(ClassOutline(node.name, bases, forward))
     if found.stars:
         found.assigned.update(name for node in statements(parsed.tree) for name in _assigned(node))

@@ -29,6 +29,8 @@ from neural_coder.records import Evidence
 
 _OPTIMIZER_NAME = re.compile(r"(^|_)(opt|optim|optimizer|optimizers)(_|\d|[A-Z]|$)", re.IGNORECASE)
 
+_SCALER_NAME = re.compile(r"scaler|backward|step", re.IGNORECASE)
+
 
 class Noting(Expressions):
     """The part of the interpreter that takes notes."""
@@ -66,6 +68,15 @@ class Noting(Expressions):
             self.mark_training(flow)
         self.ran_backward = True
 
+    def note_derivative(self, node: ast.Call, flows: frozenset[Flow], frame: Frame) -> None:
+        """Gradients by inputs are computed from a value; whether that is training shows in the end."""
+        evidence = Evidence(known_by="import", confidence=0.9)
+        call = self.facts.derivatives.setdefault(node, BackwardCall(node, frame.parsed, evidence))
+        call.forwards.update(flow.call for flow in flows)
+        call.reached.update(flow.call for flow in flows if not flow.detached)
+        if len(call.stacks) < MAX_STACKS:
+            call.stacks.add(tuple(self.stack))
+
     def mark_training(self, flow: Flow) -> None:
         """A model's output reached a backward."""
         forward = self.facts.forwards.get(flow.call)
@@ -80,6 +91,16 @@ class Noting(Expressions):
     def note_step(self, node: ast.Call, frame: Frame, evidence: Evidence) -> None:
         """An optimizer's step."""
         self.facts.others.setdefault(node, OtherCall(node, frame.parsed, "optimizer_step", evidence))
+
+    def note_scaled_step(self, node: ast.Call, given: list[Value], frame: Frame) -> None:
+        """`loss_scaler(loss, optimizer, ...)` goes backward and steps, as timm's scaler and its descendants do."""
+        flows = given[0].flows if given else frozenset()
+        others = [thing for item in given[1:] for thing in item.things]
+        steps = any(isinstance(thing, Object) and thing.kind == "optimizer" for thing in others)
+        if steps and _SCALER_NAME.search(dotted(node.func)) and any(not flow.detached for flow in flows):
+            evidence = Evidence(known_by="name", confidence=0.8)
+            self.note_backward(node, flows, frame, evidence)
+            self.note_step(node, frame, evidence)
 
     def note_fit(self, node: ast.Call, frame: Frame, models: list[Value], evidence: Evidence) -> None:
         """A call that trains as a whole."""

@@ -101,7 +101,8 @@ class Objects(Annotations):
 
     def _attribute_of(self, thing: Thing, name: str, frame: Frame) -> Value:
         if isinstance(thing, Outside):
-            return of(Outside(self.catalogue.canonical(f"{thing.name}.{name}")))
+            full = self.catalogue.canonical(f"{thing.name}.{name}")
+            return self.own_value(full) or of(Outside(full))
         if isinstance(thing, FileModule):
             return self.module_attribute(thing, name)
         if isinstance(thing, ModelObject) and name == "_modules":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.names import ClassOutline, Names, targets
-from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, children, dotted, statements
+from neural_coder.analysis.syntax import FunctionNode, Parsed, ScopeNode, base_name, children, dotted, statements
 from neural_coder.analysis.usage import TELLING
 
 IMMEDIATE = re.compile(
@@ -294,7 +294,7 @@ class _Reader:
 
     def _enter_class(self, node: ast.ClassDef, waiting: list[ast.AST]) -> None:
         if not any(self._is_module(item) for item in self._names.classes[node.name]):
-            self._piece.bases.update(dotted(base) for base in node.bases)
+            self._piece.bases.update(base_name(base) for base in node.bases)
             waiting += [*node.decorator_list, *node.body]
             return
         for item in node.body:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of packages, each a project of its own."""
+_BY_NAME = "import_module("
+_IMPORTED_BY_NAME = re.compile(r"""import_module\(\s*["']([A-Za-z_][\w.]*)["']""")
+_OWN = -1
+"""Stands for the number of dots where a library's own files are looked for."""
 EAGER_FILES = 60
 """A script with more project files than these gets each of them only when a name of it is needed."""
 
@@ -191,6 +196,8 @@ class Project:
             if not level and script_folder is None:
                 continue
             target = self.find_module(name, path, script_folder or path.parent, level)
+            if target is None and not level:
+                target = self.own_module(name)
             if target is not None and target.suffix == ".py":
                 found[target] = None
         found.pop(self._resolve(path), None)
@@ -208,18 +215,34 @@ class Project:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 level = node.level if isinstance(node, ast.ImportFrom) else 0
                 found.update(dict.fromkeys((name, level) for name in _imported_names(node)))
+        text = self.source(path).text
+        if _BY_NAME in text:
+            found.update(dict.fromkeys((name, 0) for name in _IMPORTED_BY_NAME.findall(text)))
         return tuple(found)
 
     def find_module(self, name: str, importer: Path, script_folder: Path, level: int = 0) -> Path | None:
         """The file (or the folder of a package without `__init__.py`) behind a module's name, if it is ours."""
         if not level and (not name or name.partition(".")[0] in self.catalogue.libraries):
             return None
-        key = (name, level, importer.parent if level else script_folder)
+        return self._module_file(name, level, importer.parent if level else script_folder)
+
+    def own_module(self, name: str) -> Path | None:
+        """The file behind a module that is named like a library's, where the project is that library, or a fork.
+
+        PyTorch itself is left out, as everything is asked about it.
+        """
+        package = name.partition(".")[0]
+        if package == "torch" or package not in self.catalogue.libraries:
+            return None
+        return self._module_file(name, _OWN, self.root)
+
+    def _module_file(self, name: str, level: int, folder: Path) -> Path | None:
+        key = (name, level, folder)
         if key not in self._found:
             # There are very many of these: a tuple of questions is a tenth of a footprint.
             outer, self.watch.now = self.watch.now, Footprint()
-            target = self._find_relative(*key) if level else self._find_absolute(name, script_folder)
-            self._found[key] = target, tuple(self.watch.now.questions)
+            find = self._find_relative if level > 0 else self._find_absolute if level == 0 else self._find_own
+            self._found[key] = find(*key), tuple(self.watch.now.questions)
             self.watch.now = outer
         found, questions = self._found[key]
         self.watch.now.questions.update(questions)
@@ -230,7 +253,17 @@ class Project:
             folder = folder.parent
         return self._below(folder, name)
 
-    def _find_absolute(self, name: str, script_folder: Path) -> Path | None:
+    def _find_own(self, name: str, level: int, root: Path) -> Path | None:
+        """Only where Python would find it before an installed package: not a mere folder, nor a file in a package."""
+        for base in (root, root / "src"):
+            if not self.exists(base / "__init__.py"):
+                package = self._below(base, name.partition(".")[0])
+                found = self._below(base, name) if package is not None and package.suffix == ".py" else None
+                if found is not None and found.suffix == ".py":
+                    return found
+        return None
+
+    def _find_absolute(self, name: str, level: int, script_folder: Path) -> Path | None:
         bases = dict.fromkeys((script_folder, self.root, self.root / "src"))
         hits = (hit for base in bases if (hit := self._below(base, name)) is not None)
         return next(hits, None) or self._below_a_child(name.partition(".")[0], name)

@@ -27,6 +27,8 @@ _RUNS = words(
 """Words in names of functions that run a model that they get."""
 _FINISHING = frozenset({"load_state_dict", "fuse", "compile"})
 """Methods that change what a model computes, beside those that move it or set its mode."""
+_SETS_WEIGHTS = frozenset({"load", "restore", "apply", "init"})
+"""Words in names of methods that change weights."""
 _CONDITIONAL = (ast.Lambda, ast.IfExp, ast.BoolOp, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _RETURNED = "its function returns it; it is ready where that is called"
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -62,18 +64,20 @@ class _Search:
         if self._is_taken_over():
             return self.name, None, "another file takes it over; it is ready there"
         ready, current = self.start, self.start
-        is_bound, was_passed = True, False
+        is_bound, was_passed, was_wrapped = True, False, False
         while True:
             block, index = self.parsed.block(current)
             for statement in block[index + 1 :]:
                 step = self._step(statement)
+                if step == "used" or (step == "returned" and was_wrapped):
+                    return self.name, ready, ""
                 if step == "returned":
                     return self.name, None, _RETURNED
-                if step == "used":
-                    return self.name, ready, ""
+                was_wrapped = was_wrapped or step == "wrapped"
                 is_bound = is_bound or reads_surely(statement, self.name)
                 was_passed = was_passed or step == "passed"
-                if is_bound and step and (not was_passed or self._finishes(statement)):
+                counts = self._loads(statement) if was_wrapped else not was_passed or self._finishes(statement)
+                if is_bound and step and counts:
                     ready = statement
             outer = self._surrounding(current)
             if outer is None:
@@ -153,13 +157,17 @@ class _Search:
         return False
 
     def _step(self, statement: ast.stmt) -> str:
-        """What a later statement is to the model: `prepares`, `passed`, `used`, `returned`, or nothing (empty text)."""
+        """What a later statement is to the model.
+
+        `prepares`, `passed` (on), `wrapped` (under another name), `used`, `returned`, or nothing (empty text).
+        """
         if self.index and self.index in _targets(statement):
             return "used"
         if self._goes_over_container(statement):
             return "used" if self._uses(statement) else "prepares"
         if isinstance(statement, _DEFINITIONS) or not self._mentions(statement):
-            return "used" if isinstance(statement, _LEAVING) else ""
+            # Functions that it calls may use a model that is global, or that goes by another name here.
+            return "used" if isinstance(statement, _LEAVING) or self._uses(statement) else ""
         if isinstance(statement, ast.Return):
             # In a dict it has no name outside; before the return it still has its own.
             in_dict = isinstance(statement.value, ast.Dict)
@@ -239,6 +247,8 @@ class _Search:
                     return "used"
                 verdict = verdict if _only_reads(node.func.attr) else "prepares"
             elif self._is_argument(node):
+                if self._wraps(node) and self._is_for_another_name(node):
+                    return "wrapped"
                 if not self._prepares(node, statement, rebound):
                     if not self._may_only_read(node, statement):
                         return "used"
@@ -277,6 +287,23 @@ class _Search:
         """Whether a call gives back the model that it gets, changed or wrapped."""
         entry = self.facts.catalogue.call(self.facts.resolved.get(call, ""))
         return entry is not None and entry.gives == "same"
+
+    def _is_for_another_name(self, call: ast.Call) -> bool:
+        """`net = DataParallel(model)`: the model's own name still stands for it, and may be used to load weights."""
+        parent = self.parsed.parents.get(call)
+        return isinstance(parent, ast.Assign) and all(
+            isinstance(target, ast.Name) and target.id != self.name for target in parent.targets
+        )
+
+    def _loads(self, statement: ast.stmt) -> bool:
+        """Whether a statement gives a model other weights, by methods of it or of its parts."""
+        return any(
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and not _SETS_WEIGHTS.isdisjoint(node.func.attr.split("_"))
+            and dotted_root_is(node.func.value, self.name)
+            for node in ast.walk(statement)
+        )
 
     def _may_only_read(self, call: ast.Call, statement: ast.stmt) -> bool:
         """Whether a function that gets the model may well do so for its shapes or its parameters alone.

@@ -281,7 +281,7 @@ class Statements(Calling):
 
     def _run_ClassDef(self, node: ast.ClassDef, frame: Frame) -> None:
         decorators = [self.evaluate(decorator, frame) for decorator in node.decorator_list]
-        bases = [self.evaluate(base, frame) for base in node.bases]
+        bases = [self._base(base, frame) for base in node.bases]
         info = self.classes.get(node)
         if info is None:
             info = self.classes[node] = ClassInfo(frame.parsed, node)
@@ -295,25 +295,34 @@ class Statements(Calling):
             if any(isinstance(thing, Function) for thing in decorator.things):
                 self.call_value(decorator, [of(Class(info))], {}, None, frame)
 
+    def _base(self, node: ast.expr, frame: Frame) -> Value:
+        """A base class; `Net[int]` is `Net`, but `TABLE["net"]` is what the table holds."""
+        if isinstance(node, ast.Subscript):
+            value = self._base(node.value, frame)
+            if any(isinstance(thing, Class | Outside) for thing in value.things):
+                return value
+        return self.evaluate(node, frame)
+
     def _run_Import(self, node: ast.Import, frame: Frame) -> None:
         for alias in node.names:
             if alias.asname:
-                frame.names[alias.asname] = self._module(alias.name, 0, frame)
+                frame.names[alias.asname] = self.module(alias.name, 0, frame)
             else:
                 top = alias.name.partition(".")[0]
-                frame.names[top] = self._module(top, 0, frame)
+                frame.names[top] = self.module(top, 0, frame)
                 self._load_parents(alias.name, frame)
 
     def _load_parents(self, name: str, frame: Frame) -> None:
         """`import a.b` makes `b` an attribute of `a`; only project packages need telling."""
         parts = name.split(".")
         for index in range(1, len(parts)):
-            child = self._module(".".join(parts[: index + 1]), 0, frame)
-            for thing in self._module(".".join(parts[:index]), 0, frame).things:
+            child = self.module(".".join(parts[: index + 1]), 0, frame)
+            for thing in self.module(".".join(parts[:index]), 0, frame).things:
                 if isinstance(thing, FileModule) and thing.path.suffix == ".py":
                     self.module_frame(thing.path).names.setdefault(parts[index], child)
 
-    def _module(self, name: str, level: int, frame: Frame) -> Value:
+    def module(self, name: str, level: int, frame: Frame) -> Value:
+        """What importing a module gives."""
         path = self.project.find_module(name, frame.parsed.path, self.script_folder, level)
         if path is not None:
             if frame.statement is not None:
@@ -322,7 +331,7 @@ class Statements(Calling):
         return UNKNOWN if level else of(Outside(name))
 
     def _run_ImportFrom(self, node: ast.ImportFrom, frame: Frame) -> None:
-        module = self._module(node.module or "", node.level, frame)
+        module = self.module(node.module or "", node.level, frame)
         for alias in node.names:
             if alias.name == "*":
                 self._import_all(module, frame)
@@ -338,7 +347,7 @@ class Statements(Calling):
                 return self.attribute(module, name, frame)
             if thing.path == frame.parsed.key or thing.path.suffix != ".py":
                 full = f"{node.module}.{name}" if node.module else name
-                return self._module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
+                return self.module(full, node.level, frame) if self._is_submodule(thing.path, name) else UNKNOWN
             if self.eager:
                 self.module_frame(thing.path)
             return (

@@ -297,6 +297,13 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
+def base_name(node: ast.expr) -> str:
+    """The dotted name of a base class, without what it is filled with: `Net` of `Net[int]`."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return dotted(node)
+
+
 def named(node: ast.AST) -> str:
     """`a.b` or `a.b['key']`: a chain of names in which subscripts are literals or names; else an empty text."""
     if isinstance(node, ast.Subscript):

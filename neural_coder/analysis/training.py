@@ -24,7 +24,7 @@ class _Meeting:
     """All statements on the way to the forward."""
 
 
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def assume_lost_training(facts: Facts) -> None:
@@ -64,7 +64,7 @@ def _comes_before(call: ForwardCall, backward: BackwardCall, region: ast.AST) ->
 
 def _loop_or_function(parsed: Parsed, node: ast.AST) -> ast.AST:
     for parent in parsed.ancestors(node):
-        if isinstance(parent, (*_LOOPS, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(parent, (*LOOPS, ast.FunctionDef, ast.AsyncFunctionDef)):
             return parent
     return parsed.tree
 
@@ -198,7 +198,7 @@ def _forward_and_loss(
     if parsed is None:
         return None, "the forward and the backward meet in a file that is not analysed"
     # What ran before the loop of the step (the features of a target, say) is no part of the step.
-    ways = [way for way in ways if not isinstance(way.last, _LOOPS)] or ways
+    ways = [way for way in ways if not isinstance(way.last, LOOPS)] or ways
     ways = [way for way in ways if not _crosses_backward(facts, parsed, way.first, way.last)] or ways
     return _range(facts, parsed, {meeting.first for meeting in ways}, {meeting.last for meeting in ways})
 
@@ -249,8 +249,8 @@ def _range(facts: Facts, parsed: Parsed, firsts: set[ast.stmt], lasts: set[ast.s
     if start >= group[0]:
         return None, "no forward stands between this backward and the one before, in one block"
     if len(group) > 1:
-        behind = set().union(*(_names_bound(statement) for statement in block[group[0] : stop]))
-        if behind & _names_read(block[stop]):
+        behind = set().union(*(names_bound(statement) for statement in block[group[0] : stop]))
+        if behind & names_read(block[stop]):
             return None, "a part of the loss is computed behind another backward"
         trained = {
             statement
@@ -312,21 +312,23 @@ def _common_block(parsed: Parsed, statements: set[ast.stmt]) -> tuple[list[ast.s
 
 def _end_of_loss(facts: Facts, block: list[ast.stmt], start: int, group: list[int]) -> int:
     """The last statement before some backwards that makes something that they need."""
-    needed = set().union(*(_names_read(block[index]) for index in group))
+    needed = set().union(*(names_read(block[index]) for index in group))
     end = start
     for index in range(group[0] - 1, start, -1):
-        bound = _names_bound(block[index])
+        bound = names_bound(block[index])
         if bound & needed:
             end = max(end, index)
-            needed |= _names_read(block[index])
+            needed |= names_read(block[index])
     return end
 
 
-def _names_read(statement: ast.AST) -> set[str]:
+def names_read(statement: ast.AST) -> set[str]:
+    """Dotted names in a piece of code."""
     return {dotted(node) for node in ast.walk(statement) if isinstance(node, ast.Name | ast.Attribute)} - {"", "self"}
 
 
-def _names_bound(statement: ast.AST) -> set[str]:
+def names_bound(statement: ast.AST) -> set[str]:
+    """Dotted names that a piece of code binds, or whose objects it adds to."""
     found = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):

@@ -162,7 +162,7 @@ def _unfollowed(facts: Facts, parsed: Parsed) -> Iterable[Unclear]:
     call = facts.unfollowed.get(parsed.key)
     if call is None:
         return ()
-    reason = "the script is too large: from here on, functions were not followed into what they call"
+    reason = "what the script calls is too large: from here on, functions were not followed into what they call"
     return (_unclear(parsed, call, call.func, reason),)
 
 

@@ -331,3 +331,21 @@ def test_the_page_on_the_format_names_every_key() -> None:
     assert top == {"entries"}
     example = textwrap.dedent(page.split("```toml\n")[1].split("```")[0])
     assert "acme.zoo.build_*" in example
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import clip\n", True),
+        ("from clip import load\n", True),
+        ("import os, clip as c\n", True),
+        ("model = clip.load(name)\n", True),
+        ("zoo = importlib.import_module('timm')\n", True),
+        ("x = self.torch_net(x)  # with torch\n", True),
+        ("x = K.clip(x, 0, 1)\n", False),
+        ("def f(clip=None):\n    return clip\n", False),
+        ("# clip higher values\n", False),
+    ],
+)
+def test_a_word_is_a_library_only_where_it_stands_for_one(text: str, expected: bool) -> None:
+    assert catalogue.builtin().mentions_library(text) is expected

@@ -266,3 +266,29 @@ def test_a_file_that_changes_during_the_run_is_not_kept(project):
     kept.put(Path("b.py"), cache.Kept(), {"nets.py": other}, {})
     assert kept.get(Path("a.py")) is not None
     assert kept.get(Path("b.py")) is None
+
+
+def test_a_folder_named_like_an_imported_library_costs_no_file(project):
+    """`gradio/demo.py` imports gradio: the folder beside it is no package, and there is nothing of it to read."""
+    for library in ("gradio", "somelib"):
+        (project / library).mkdir()
+        (project / library / "demo.py").write_text(f"import {library} as lib\n\ndemo = lib.Interface(print)\n")
+    outcomes = run(project)
+    assert not [outcome.problem for outcome in outcomes.values() if outcome.problem]
+    assert made_again(run(project)) == set()
+
+
+def test_an_answer_that_makes_no_sense_costs_one_file(project, monkeypatch):
+    answer = Desk.answer
+
+    def wrong_about_one(desk, request):
+        reply = answer(desk, request)
+        if request["path"].endswith("alone.py"):
+            reply["seen"]["files"].append(1_000_000)
+        return reply
+
+    monkeypatch.setattr(Desk, "answer", wrong_about_one)
+    outcomes = run(project)
+    assert {name for name, outcome in outcomes.items() if outcome.problem} == {"alone.py"}
+    assert "IndexError" in outcomes["alone.py"].problem.message
+    assert outcomes["main.py"].analysis.models
