@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Model, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    REDUCED,
-    Transform,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Analysis, Model
+from neural_coder.transform import OCCUPIED, REDUCED
 
 DEFAULT_SAMPLES = 32
 """What the runtime calibrates on when nothing is said."""
@@ -24,50 +17,31 @@ MATRICES = frozenset({"Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTran
 """Layers that most engines quantize statically; `Conv1D` is a linear layer of transformers."""
 
 
-class Quantization(Transform):
-    """A feature that hands each inference model to an engine that quantizes it."""
+class Quantization(Accelerated):
+    """A feature whose value names the engine that quantizes the models; its own name is the precision."""
 
     quantizable: ClassVar[Mapping[str, frozenset[str]]]
     """For each engine the classes of layers that it quantizes; the engines are the feature's values."""
-    effect: ClassVar[str]
-    """What becomes of the model, in words."""
+    manner: ClassVar[str] = "dynamically"
+    taken = OCCUPIED | REDUCED
 
     @classmethod
     def backend_for(cls, value: str | None) -> str:
         """The engine that the value names."""
         return (value or cls.values[0]).partition(":")[0]
 
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each inference model that may hold such layers to the runtime."""
-        engine, samples = self.backend_for(value), (value or "").partition(":")[2]
-        for model in facts.models:
-            reason = self._why_not(model, facts, engine)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                yield Accelerate(
-                    at=model.ready,
-                    name=model.name,
-                    reason=f"{model.name} {self.effect}",
-                    engine=engine,
-                    precision=self.name(),
-                    calibration=int(samples) if samples else None,
-                )
-
-    def _why_not(self, model: Model, facts: Analysis, engine: str) -> str:
-        if reason := why_not_inference_only(model, facts):
+    def why_not(self, model: Model, facts: Analysis, value: str | None) -> str:
+        """A model that is known to have none of these layers is left alone, too."""
+        reason, engine = super().why_not(model, facts, value), self.backend_for(value)
+        if reason or model.layers is None or model.layers & self.quantizable[engine]:
             return reason
-        if model.layers is not None and not model.layers & self.quantizable[engine]:
-            return f"{model.name} has no layers that {engine} quantizes in this way"
-        return why_not(model, OCCUPIED | REDUCED)
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model so."""
-        return "" if after.accelerated.endswith(f"/{self.name()}") else why_not_accelerated(after)
+        return f"{model.name} has no layers that {engine} quantizes {self.manner}"
 
 
 class StaticQuantization(Quantization):
     """One whose scales are found on the first calls; its value may say on how many samples: `ENGINE:8`."""
+
+    manner = "statically"
 
     @classmethod
     def check_value(cls, value: str | None) -> str:
@@ -84,3 +58,8 @@ class StaticQuantization(Quantization):
         if calls >= FEW_CALLS or samples >= DEFAULT_SAMPLES or ":" in (value or ""):
             return value
         return f"{cls.backend_for(value)}:{samples}"
+
+    def samples(self, value: str | None) -> int | None:
+        """The number that the value gives."""
+        given = (value or "").partition(":")[2]
+        return int(given) if given else None

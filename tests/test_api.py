@@ -36,7 +36,8 @@ def test_explicit_features_are_patched_without_running(script):
 
 def test_the_number_of_samples_to_calibrate_on_is_written_into_the_patch(script):
     found = neural_coder.enable(script, ["int8_static=onnxruntime:8"], run=False)
-    assert 'engine="onnxruntime", precision="int8_static", calibration=8)' in " ".join(found.diff.split())
+    wanted = 'engine="onnxruntime", precision="int8_static", calibration=8'
+    assert wanted in " ".join(found.patches[0].after.text.split())
 
 
 def test_applying_and_reverting_gives_the_original_bytes_back(script):

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    REDUCED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Safety
+from neural_coder.transform import OCCUPIED, REDUCED, Example, code
 
 
-class Bf16Weights(Transform):
+class Bf16Weights(Accelerated):
     """Keep the weights of an inference model in bfloat16; inputs are cast on the way in, outputs back to float32.
 
     Helps on CPUs with bfloat16 instructions (AMX, AVX512_BF16, Arm BF16), and anywhere else where reading the weights
@@ -34,6 +23,10 @@ class Bf16Weights(Transform):
     safety = Safety.CLOSE
     tasks = frozenset({"inference"})
     slot = "precision"
+    precision = "bf16"
+    chooses_engine = False
+    taken = OCCUPIED | REDUCED
+    effect = "keeps its weights in bfloat16"
     order = 50
     implies = ("inference_mode",)
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
@@ -124,17 +117,3 @@ class Bf16Weights(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each model that is only used for inference to the runtime."""
-        for model in facts.models:
-            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED | REDUCED)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} keeps its weights in bfloat16"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, precision="bf16")
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model in bfloat16."""
-        return "" if after.accelerated.endswith("/bf16") else why_not_accelerated(after)

@@ -38,6 +38,7 @@ class Int8Dynamic(Quantization):
         "onnxruntime": frozenset({"Conv1D", "Linear", "LSTM"}),
     }
     values = tuple(quantizable)
+    precision = "int8_dynamic"
     effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 3.0

@@ -34,6 +34,7 @@ class Int8Static(StaticQuantization):
         "ipex": MATRICES | {"Embedding", "LSTM"},
     }
     values = tuple(quantizable)
+    precision = "int8_static"
     effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 5.0

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class IntelExtension(Transform):
+class IntelExtension(Accelerated):
     """Run an inference model with Intel Extension for PyTorch: prepared for its kernels, traced and frozen.
 
     Helps convolutional models and transformers on Intel CPUs, above all together with `bf16_weights`. The extension is
@@ -36,6 +26,7 @@ class IntelExtension(Transform):
     slot = "engine"
     order = 65
     backend = "ipex"
+    effect = "runs with Intel's kernels"
     implies = ("inference_mode",)
     # Autocast around a trace is baked into it only in part; the extension chooses memory formats itself.
     also_decides = frozenset({"memory_format"})
@@ -94,17 +85,3 @@ class IntelExtension(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each model that is only used for inference to the runtime."""
-        for model in facts.models:
-            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} runs with Intel's kernels"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="ipex")
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model with the extension."""
-        return "" if after.accelerated.startswith("ipex/") else why_not_accelerated(after)

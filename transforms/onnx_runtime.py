@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class OnnxRuntime(Transform):
+class OnnxRuntime(Accelerated):
     """Export an inference model to ONNX and run it in ONNX Runtime, in float32.
 
     Helps convolutional models a lot, and transformers too: operators are fused, convolutions run in a layout that suits
@@ -35,6 +25,7 @@ class OnnxRuntime(Transform):
     slot = "engine"
     order = 61
     backend = "onnxruntime"
+    effect = "runs in ONNX Runtime"
     implies = ("inference_mode",)
     # It computes in float32 and chooses the order of data in memory itself.
     also_decides = frozenset({"memory_format"})
@@ -129,17 +120,3 @@ class OnnxRuntime(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each model that is only used for inference to the runtime."""
-        for model in facts.models:
-            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} runs in ONNX Runtime"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="onnxruntime")
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model in ONNX Runtime."""
-        return "" if after.accelerated.startswith("onnxruntime/") else why_not_accelerated(after)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class OpenVino(Transform):
+class OpenVino(Accelerated):
     """Export an inference model and run it with OpenVINO.
 
     Helps nearly every model on CPUs, small convolutional ones most. With `bf16_weights` it computes in bfloat16, in
@@ -35,6 +25,7 @@ class OpenVino(Transform):
     slot = "engine"
     order = 64
     backend = "openvino"
+    effect = "runs with OpenVINO"
     implies = ("inference_mode",)
     # OpenVINO chooses its own layout; autocast would become a part of the graph; int8_dynamic brings an engine along.
     also_decides = frozenset({"memory_format"})
@@ -121,17 +112,3 @@ class OpenVino(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each model that is only used for inference to the runtime."""
-        for model in facts.models:
-            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} runs with OpenVINO"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="openvino")
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when OpenVINO ran the model."""
-        return "" if after.accelerated.startswith("openvino/") else why_not_accelerated(after)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from neural_coder.edits import Accelerate, Edit
-from neural_coder.records import Analysis, LeftAlone, Safety, Witness
-from neural_coder.transform import (
-    OCCUPIED,
-    Example,
-    Transform,
-    code,
-    why_not,
-    why_not_accelerated,
-    why_not_inference_only,
-)
+from neural_coder.accelerated import Accelerated
+from neural_coder.records import Safety
+from neural_coder.transform import Example, code
 
 
-class Torchscript(Transform):
+class Torchscript(Accelerated):
     """Trace an inference model into TorchScript, freeze it, and run that.
 
     Helps small models, where Python takes a visible part of a call, and convolutional ones, whose batch normalizations
@@ -35,6 +25,7 @@ class Torchscript(Transform):
     slot = "engine"
     order = 60
     backend = "torchscript"
+    effect = "runs as frozen TorchScript"
     implies = ("inference_mode",)
     # Autocast around a trace is baked into it only in part; bf16_weights is the way to bfloat16 here.
     excludes = frozenset({"bf16"})
@@ -128,17 +119,3 @@ class Torchscript(Transform):
             """),
         ),
     )
-
-    def edits(self, facts: Analysis, value: str | None) -> Iterator[Edit | LeftAlone]:
-        """Hand each model that is only used for inference to the runtime."""
-        for model in facts.models:
-            reason = why_not_inference_only(model, facts) or why_not(model, OCCUPIED)
-            if reason or model.ready is None:
-                yield self.leave(model.line, reason)
-            else:
-                words = f"{model.name} runs as frozen TorchScript"
-                yield Accelerate(at=model.ready, name=model.name, reason=words, engine="torchscript")
-
-    def no_effect(self, before: Witness, after: Witness) -> str:
-        """It took effect when the runtime ran the model as TorchScript."""
-        return "" if after.accelerated.startswith("torchscript/") else why_not_accelerated(after)
