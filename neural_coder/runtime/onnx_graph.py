@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,24 +35,8 @@ def write_onnx(exported: Exported, file: Path) -> None:
         raise CannotConvert(_why_not(error)) from error
 
 
-def excluded_modules(module: torch.nn.Module, names: Sequence[str]) -> frozenset[str]:
-    """Names of the modules that are meant by names of modules, or of their classes.
-
-    Raises:
-        CannotConvert: for a name that means none, with the nearest that does.
-    """
-    classes = {name: type(part).__name__ for name, part in module.named_modules()}
-    known = {*classes, *classes.values()} - {""}
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise CannotConvert(f"exclude: no module and no class of a module is called {name!r}{hint}")
-    return frozenset(name for name, kind in classes.items() if name in names or kind in names)
-
-
 def nodes_of(file: Path, modules: frozenset[str]) -> frozenset[str]:
-    """Names of the nodes that compute what certain modules, or modules inside of them, compute.
+    """Names of the nodes that compute what certain modules compute.
 
     Args:
         file: As `write_onnx` has written it; optimizers forget where nodes come from.
@@ -61,9 +44,7 @@ def nodes_of(file: Path, modules: frozenset[str]) -> frozenset[str]:
     """
     graph = load_graph(file)
     weights = {weight.name for weight in graph.initializer}
-    return frozenset(
-        node.name for node in graph.node if any(_is_inside(path, modules) for path in _paths(node, weights))
-    )
+    return frozenset(node.name for node in graph.node if not modules.isdisjoint(_paths(node, weights)))
 
 
 def load_graph(file: Path) -> onnx.GraphProto:
@@ -90,11 +71,6 @@ def _paths(node: onnx.NodeProto, weights: set[str]) -> Iterator[str]:
 
 def _plain(path: str) -> str:
     return "" if path == _ROOT else path.removeprefix(f"{_ROOT}.")
-
-
-def _is_inside(path: str, modules: frozenset[str]) -> bool:
-    parts = path.split(".")
-    return any(".".join(parts[:count]) in modules for count in range(1, len(parts) + 1)) or "" in modules
 
 
 def _why_not(error: BaseException) -> str:

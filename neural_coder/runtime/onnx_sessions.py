@@ -12,9 +12,10 @@ import torch
 
 from neural_coder.runtime.conversion import twin
 from neural_coder.runtime.engine import CannotConvert, Request
+from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
-from neural_coder.runtime.onnx_graph import excluded_modules, load_graph, nodes_of, write_onnx
+from neural_coder.runtime.onnx_graph import load_graph, nodes_of, write_onnx
 from neural_coder.runtime.onnx_quantization import (
     Feed,
     integer_nodes,

@@ -100,7 +100,7 @@ def test_static_int8_multiplies_integers_in_convolutions_and_linear_layers(writt
     assert (told.running, told.quantized_modules) == ("onnxruntime/int8_static", 3)
     assert told.dtypes >= {"int8"}
     (file,) = written()
-    assert file.with_suffix(".data").stat().st_size > 16 * 16 * 9  # one file holds at most 2 GB
+    assert file.with_suffix(".data").stat().st_size >= 16 * 16 * 9  # one file holds at most 2 GB
     operators = kinds(file)
     assert operators.count("QLinearConv") == 2
     assert not {"Conv", "BatchNormalization", "Relu"} & {*operators}
@@ -164,7 +164,7 @@ def test_excluded_layers_are_not_quantized(settings, count):
 
 
 def test_excluding_what_does_not_exist_names_the_nearest():
-    with pytest.raises(AccelerationError, match=r"called 'haed' \(did you mean 'head'"):
+    with pytest.raises(AccelerationError, match=r"names 'haed', .* did you mean 'head'"):
         answered(Pictures(), picture, precision="int8_static", exclude=["haed"])
 
 
@@ -229,7 +229,7 @@ class Unknown(nn.Module):
 
 def test_an_operator_that_onnx_lacks_is_named_with_its_place():
     line = Unknown.forward.__code__.co_firstlineno + 1
-    with pytest.raises(AccelerationError, match=rf"special_i1e.*{__file__}, line {line}: return torch.special"):
+    with pytest.raises(AccelerationError, match=rf"bessel_i1e.*{__file__}, line {line}: return torch.special"):
         answered(Unknown(), lambda: torch.rand(3), calls=1)
 
 
