@@ -132,9 +132,9 @@ def test_what_killed_processes_left_behind_goes_after_a_day(root):
         place.mkdir()
     os.utime(old, (time.time() - 100_000, time.time() - 100_000))
     Entry(KEYS[1], "").add(write())
+    assert kept(Entry(KEYS[0], "")) == [b"weights"]
     assert not old.exists()
     assert new.exists()
-    assert kept(Entry(KEYS[0], "")) == [b"weights"]
 
 
 def test_a_limit_that_is_no_number_is_said_and_passed_over(root, monkeypatch, caplog):
