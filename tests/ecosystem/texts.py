@@ -19,8 +19,9 @@ from neural_coder.records import Span
 
 _LAYOUT = {tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 _PUNCTUATION = frozenset(["with", "pass", "import", "as", "async", ",", ";", ":", "(", ")", ".", "="])
-_RUNTIME = "neural_coder.runtime.accelerate(engine, precision)"
-_RUNTIME_WORDS = frozenset({"torch", "torchao", "inductor", "torchscript", "bf16", "fp32", "int8_dynamic"})
+_RUNTIME = "neural_coder.runtime.accelerate(engine, precision, calibration)"
+_EAGER = "torch"
+"""The engine that is written where no edit names one."""
 
 
 class Token(NamedTuple):
@@ -247,7 +248,7 @@ def _words(edits: Iterable[Edit]) -> set[str]:
             tokens = tokenize.generate_tokens(io.StringIO(f"({code}\n)").readline)
             found.update(_value(Token(token.type, token.string, 0, 0)) for token in tokens)
         if isinstance(edit, Accelerate):
-            found |= _RUNTIME_WORDS
+            found |= {edit.engine or _EAGER, edit.precision or "", str(edit.calibration)}
     return found
 
 
