@@ -47,6 +47,8 @@ class Bindings(Objects):
         name = named(target)
         if is_unknown(value) and isinstance(source, ast.Call):
             value = self._rebound(target, value, source, frame) or self._by_use(target, value, source, frame)
+        elif is_unknown(value) and isinstance(source, ast.Subscript):
+            value = self._loaded_entry(target, value, source, frame)
         elif not value.things and isinstance(target, ast.Attribute) and isinstance(source, ast.Name):
             value = self._kept_parameter(target, value, source, frame)
         if not name or name == "_":
@@ -179,6 +181,30 @@ class Bindings(Objects):
         self.fresh[-1].add(source)
         return with_flows(of(ModelObject(source)), value.flows)
 
+    def _loaded_entry(self, target: ast.expr, value: Value, source: ast.Subscript, frame: Frame) -> Value:
+        """`encoder = checkpoint["encoder"]` of what `torch.load` gave: a model if it is used as only modules are."""
+        holder = dotted(source.value)
+        loaded = (
+            call
+            for call, name in self.facts.unexplained.items()
+            if name == holder and self.facts.resolved.get(self._first_call(call), "") == "torch.load"
+        )
+        if not holder or not any(call in frame.parsed.parents for call in loaded):
+            return value
+        if looks_like_model(target, self._scope(target, frame), frame.parsed, self.catalogue) < 2:
+            return value
+        if source not in self.facts.models:
+            evidence = Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")
+            self.facts.models[source] = BuiltModel(source, frame.parsed, evidence, library="torch", layers_known=False)
+        self.fresh[-1].add(source)
+        return with_flows(of(ModelObject(source)), value.flows)
+
+    def _scope(self, target: ast.expr, frame: Frame) -> ast.AST:
+        """Where the uses of a target tell about it."""
+        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
+            return frame.info.owner.node
+        return frame.info.node if frame.info is not None else frame.parsed.tree
+
     def _kept_parameter(self, target: ast.Attribute, value: Value, source: ast.Name, frame: Frame) -> Value:
         """`self.model = model` of a parameter that nothing is passed to: the class may use it as only modules are."""
         owner = frame.info.owner if frame.info is not None else None
@@ -206,9 +232,7 @@ class Bindings(Objects):
     def _evidence_of_use(
         self, target: ast.expr, source: ast.Call, callee: str, entry: Entry | None, frame: Frame
     ) -> Evidence | None:
-        scope: ast.AST = frame.info.node if frame.info is not None else frame.parsed.tree
-        if isinstance(target, ast.Attribute) and frame.info is not None and frame.info.owner is not None:
-            scope = frame.info.owner.node
+        scope = self._scope(target, frame)
         strength = looks_like_model(target, scope, frame.parsed, self.catalogue)
         if strength == 2:
             return Evidence(known_by="name", confidence=0.75, note="it is used as only modules are")

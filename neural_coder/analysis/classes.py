@@ -88,9 +88,11 @@ class Classes(Modules):
         return bool(answer)
 
     def mentions_torch(self, path: Path) -> bool:
-        """Whether the text of a file names PyTorch or a library that builds on it."""
+        """Whether a file, or one that it imports, names PyTorch or a library that builds on it."""
         if path not in self.mentions:
-            self.mentions[path] = self.project.mentions_library(path)
+            self.mentions[path] = self.project.mentions_library(path) or any(
+                self.project.mentions_library(imported) for imported in self.project.imports(path, self.script_folder)
+            )
         return self.mentions[path]
 
     def is_loss_class(self, info: ClassInfo) -> bool:
