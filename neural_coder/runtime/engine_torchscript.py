@@ -7,6 +7,7 @@ compared with the original twice.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -68,7 +69,10 @@ class Traced(Conversion):
         import torch
 
         def write(folder: Path) -> None:
-            torch.jit.save(frozen, folder / _TRACE)
+            # Not straight to the file: on a full disk PyTorch's writer ends the process.
+            stream = io.BytesIO()
+            torch.jit.save(frozen, stream)
+            (folder / _TRACE).write_bytes(stream.getbuffer())
             (folder / _CALL).write_text(signature)
 
         try:

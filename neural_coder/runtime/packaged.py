@@ -7,6 +7,7 @@ about their inputs: shapes and types are looked at before, and strides are made 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import platform
 from collections.abc import Iterator, Sequence
@@ -49,16 +50,18 @@ class Packaged(Graphs):
             from neural_coder.runtime.pt2e import quantize
 
             exported, quantized = quantize(exported, self.request)
+        stream = io.BytesIO()  # not the file itself: on a full disk PyTorch's writer ends the process
         try:
             torch._inductor.aoti_compile_and_package(
                 exported.program,
-                package_path=str(folder / _LIBRARY),
+                package_path=stream,
                 inductor_configs=inductor_options(self._max_autotune),
             )
         except Exception as error:  # the border to the compiler, which raises many kinds
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
             raise CannotConvert(f"Inductor cannot compile it: {_words(error)}") from error
+        (folder / _LIBRARY).write_bytes(stream.getbuffer())
         (folder / _QUANTIZED).write_text(json.dumps(quantized))
 
     def open(self, folder: Path, shapes: Shapes) -> Session:

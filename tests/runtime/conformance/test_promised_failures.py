@@ -123,8 +123,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(variant, folder):
 
 @each_keeping
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
-def test_a_full_disk_leaves_the_original_and_no_half_written_files(variant, folder):
-    """No file of this process may grow beyond a kilobyte, as if the disk were full."""
+def test_a_full_disk_costs_no_answers_and_leaves_no_half_written_files(variant, folder):
+    """No file of this process may grow beyond a kilobyte, as if the disk were full; what needs none may still run."""
     code = f"""
         import resource, signal, sys, tempfile, warnings
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -139,13 +139,15 @@ def test_a_full_disk_leaves_the_original_and_no_half_written_files(variant, fold
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(2):
-                assert torch.equal(model(x), original(model, x))
-        print(explain(model).running, len(caught))
+                answer, expected = model(x), original(model, x)
+                running = explain(model).running
+                assert torch.allclose(answer, expected, atol=0.0 if running == "original" else 0.1)
+        print(running, sum(each.category.__name__ == "AccelerationWarning" for each in caught))
     """
     environment = {**os.environ, FOLDER_VARIABLE: str(folder.parent), "TMPDIR": str(folder.parent.parent)}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True, text=True, check=False, timeout=300, env=environment,
     )  # fmt: skip
-    assert done.stdout.strip() == "original 1", done.stderr[-2000:]
+    assert done.stdout.strip() in ("original 1", f"{variant} 0"), done.stderr[-2000:]
     assert [each for each in folder.rglob("*") if each.is_file()] == []
