@@ -50,7 +50,7 @@ class Options:
 class OpenvinoEngine(Engine):
     """Compiled models of OpenVINO."""
 
-    precisions = ("fp32", "bf16", "int8_static", "int8_static_bf16")
+    precisions = ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_static_bf16")
     modules = ("openvino", "nncf")
     distributions = ("openvino", "nncf")
     extra = "openvino"

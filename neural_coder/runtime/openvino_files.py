@@ -15,9 +15,9 @@ from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
-from neural_coder.runtime.openvino_graph import translate
+from neural_coder.runtime.openvino_graph import Translated, translate
 from neural_coder.runtime.openvino_library import capabilities, core, in_words, openvino
-from neural_coder.runtime.openvino_quantize import quantize
+from neural_coder.runtime.openvino_quantize import compress, quantize
 from neural_coder.runtime.openvino_session import CompiledSession, Ports, find_ports
 
 if TYPE_CHECKING:
@@ -42,19 +42,19 @@ class OpenvinoGraphs(Graphs):
         """Translate, quantize where asked to, compile, and save all of it."""
         translated = translate(exported)
         with in_words():
-            model = translated.model
-            if self.request.settings.needs_calibration:
-                model = quantize(translated, self.request, self._excluded, self._options)
-            openvino().save_model(model, folder / _GRAPH, compress_to_fp16=False)
-            compiled = self._compile(folder)
-        quantized = _quantized_layers(compiled)
-        if self.request.settings.needs_calibration and not quantized:
-            raise CannotConvert("it has no layer that OpenVINO computes in integers")
-        ports = find_ports(model, translated.inputs, translated.outputs)
-        about = {"ports": dataclasses.astuple(ports), "quantized": quantized, "machine": self._machine()}
-        (folder / _ABOUT).write_text(json.dumps(about))
-        if self.request.entry is not None:
-            (folder / _COMPILED).write_bytes(compiled.export_model().getvalue())
+            model, group = self._quantized(translated)
+        _save(model, folder)
+        with in_words():
+            compiled = self._compile(folder, group)
+            quantized = _quantized_layers(compiled)
+            if self._is_quantized and not quantized:
+                raise CannotConvert("it has no layer that OpenVINO computes in integers")
+            ports = find_ports(model, translated.inputs, translated.outputs)
+            blob = compiled.export_model().getvalue() if self.request.entry is not None else b""
+        about = {"ports": dataclasses.astuple(ports), "quantized": quantized, "group": group}
+        (folder / _ABOUT).write_text(json.dumps({**about, "machine": self._machine()}))
+        if blob:
+            (folder / _COMPILED).write_bytes(blob)
         self._just_compiled = compiled
 
     def open(self, folder: Path, shapes: Shapes) -> Session:
@@ -62,15 +62,15 @@ class OpenvinoGraphs(Graphs):
         about = json.loads((folder / _ABOUT).read_text())
         compiled, self._just_compiled = self._just_compiled, None
         if compiled is None and about["machine"] == self._machine():
-            compiled = self._load(folder)
+            compiled = self._load(folder, about["group"])
         if compiled is None:
-            compiled = self._compile(folder)
+            compiled = self._compile(folder, about["group"])
         self.quantized_modules = int(about["quantized"])
         return CompiledSession(compiled, Ports(*map(tuple, about["ports"])))
 
     def dtypes(self) -> Iterator[str]:
         """Names of the types that the engine multiplies in."""
-        if self.request.settings.needs_calibration:
+        if self._is_quantized:
             yield "int8"
         yield "bfloat16" if self.request.precision.endswith("bf16") else "float32"
 
@@ -78,12 +78,23 @@ class OpenvinoGraphs(Graphs):
     def _options(self) -> Options:
         return cast("Options", self.request.settings.options)
 
-    def _configuration(self) -> dict[str, object]:
+    @property
+    def _is_quantized(self) -> bool:
+        return self.request.precision.startswith("int8")
+
+    def _quantized(self, translated: Translated) -> tuple[Any, int]:
+        """The model as it is to be run, and how many activations share a scale that is found while it runs."""
+        if self.request.settings.needs_calibration:
+            return quantize(translated, self.request, self._excluded, self._options), 0
+        return compress(translated, self._excluded) if self._is_quantized else (translated.model, 0)
+
+    def _configuration(self, group: int = 0) -> dict[str, object]:
         return {
             "PERFORMANCE_HINT": self._options.hint.upper(),
             "INFERENCE_NUM_THREADS": self._options.threads or torch.get_num_threads(),
             # Left to itself, OpenVINO takes bfloat16 wherever the processor has it.
             "INFERENCE_PRECISION_HINT": "bf16" if self.request.precision.endswith("bf16") else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
             "CACHE_MODE": "OPTIMIZE_SIZE",  # the compiled form holds no second copy of the weights
         }
 
@@ -92,18 +103,30 @@ class OpenvinoGraphs(Graphs):
         name = core().get_property("CPU", "FULL_DEVICE_NAME")
         return repr((openvino().get_version(), name, sorted(capabilities()), self._configuration()))
 
-    def _compile(self, folder: Path) -> Any:
-        return core().compile_model(core().read_model(folder / _GRAPH), "CPU", self._configuration())
+    def _compile(self, folder: Path, group: int) -> Any:
+        return core().compile_model(core().read_model(folder / _GRAPH), "CPU", self._configuration(group))
 
-    def _load(self, folder: Path) -> Any:
+    def _load(self, folder: Path, group: int) -> Any:
         """Load the compiled form; None where that is not possible."""
         try:
             with (folder / _COMPILED).open("rb") as file:
-                settings = {**self._configuration(), "WEIGHTS_PATH": str(folder / _WEIGHTS)}
+                settings = {**self._configuration(group), "WEIGHTS_PATH": str(folder / _WEIGHTS)}
                 return core().import_model(file.read(), "CPU", settings)
         except (OSError, RuntimeError) as error:
             log.debug("%s cannot be loaded and is compiled again: %s", folder / _COMPILED, error)
             return None
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Save a model.
+
+    Raises:
+        OSError: when it cannot be written, which OpenVINO says by another error.
+    """
+    try:
+        openvino().save_model(model, folder / _GRAPH, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO could not write to {folder}") from error
 
 
 def _quantized_layers(compiled: Any) -> int:

@@ -1,10 +1,11 @@
-"""Static quantization of OpenVINO's models by NNCF."""
+"""Quantization of OpenVINO's models by NNCF: static, or of weights while activations are quantized on the fly."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,8 @@ _IN_FLOAT = frozenset({"embedding", "native_layer_norm", "layer_norm", "_softmax
 """Operators that stay in floating point: they lose much and win little."""
 _MULTIPLYING = frozenset({"linear", "convolution", "addmm", "mm", "bmm", "matmul"})
 _ATTENTION = frozenset({"scaled_dot_product_attention", "_softmax", "softmax"})
+_NARROWEST = 16
+"""Layers that are narrower than this are not worth quantizing."""
 _RANGES = {
     "minmax": "MINMAX", "mean": "MEAN_MINMAX", "median": "MEDIAN_MINMAX", "percentile": "MEAN_QUANTILE",
     "histogram": "HISTOGRAM",
@@ -56,6 +59,52 @@ def quantize(translated: Translated, request: Request, excluded: Collection[str]
             ignored_scope=ignored,
             advanced_parameters=_advanced(library, options),
         )
+
+
+def compress(translated: Translated, excluded: Collection[str]) -> tuple[Any, int]:
+    """Return a model whose linear layers have 8-bit weights, and the number of activations that share a scale.
+
+    With one scale for all that a layer multiplies, the multiplication is one of integers. OpenVINO takes one number for
+    all layers, and those whose width is no multiple of it multiply in floating point: most of the work decides.
+
+    Raises:
+        CannotConvert: when it has no linear layers.
+    """
+    left_out = set(translated.exported.excluded(excluded))
+    layers = {
+        name: shape
+        for name, shape in _linear_layers(translated.model)
+        if name.partition("/")[0] not in left_out and min(shape) >= _NARROWEST
+    }
+    if not layers:
+        raise CannotConvert("it has no linear layer of which OpenVINO quantizes the activations")
+    others = [each.get_friendly_name() for each in translated.model.get_ops() if each.get_friendly_name() not in layers]
+    widths = [width for width, _ in layers.values()]
+    work = {
+        group: sum(width * height for width, height in layers.values() if width % group == 0)
+        for group in {*widths, math.gcd(*widths)}
+        if group >= _NARROWEST
+    }
+    library = nncf()
+    run = inspect.unwrap(library.compress_weights)
+    with quiet_nncf():
+        model = run(
+            translated.model,
+            mode=library.CompressWeightsMode.INT8_SYM,
+            ignored_scope=library.IgnoredScope(names=others, validate=False),
+        )
+    return model, max(work, key=lambda group: (work[group], group))
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names of multiplications by a constant matrix, each with the width and the height of the matrix."""
+    for operation in model.get_ops():
+        if operation.get_type_name() != "MatMul":
+            continue
+        weight = operation.input_value(1).get_node()
+        if weight.get_type_name() == "Constant" and len(weight.shape) == 2:
+            height, width = weight.shape if operation.get_attributes()["transpose_b"] else reversed(weight.shape)
+            yield operation.get_friendly_name(), (width, height)
 
 
 def _samples(exported: Exported, request: Request) -> list[Mapping[int, Any]]:

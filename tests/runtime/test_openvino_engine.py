@@ -36,7 +36,7 @@ class Small(nn.Module):
         super().__init__()
         self.first = nn.Linear(16, 32)
         self.norm = nn.LayerNorm(32)
-        self.last = nn.Linear(32, 8)
+        self.last = nn.Linear(32, 16)
 
     def forward(self, x):
         return self.last(torch.relu(self.norm(self.first(x))))
@@ -79,6 +79,28 @@ def test_int8_layers_run_in_integers_and_excluded_ones_do_not():
     assert explain(model).dtypes == {"int8", "float32"}
     assert 0 < difference(model, torch.randn(2, 16)) < 0.1
     assert converted(half, 5, precision="int8", exclude=["last"]).quantized_modules == 1
+
+
+def test_dynamic_int8_multiplies_in_integers_without_calibration():
+    model, half = small(), small()
+    told = converted(model, 1, precision="int8_dynamic")
+    assert (told.quantized_modules, told.calls_original, told.dtypes) == (2, 0, {"int8", "float32"})
+    weights_only = small()
+    for layer in (weights_only.first, weights_only.last):
+        scale = layer.weight.detach().abs().amax(1, keepdim=True) / 127
+        layer.weight.data = (layer.weight / scale).round() * scale
+    x = torch.randn(2, 16)
+    with torch.inference_mode():
+        error = torch.linalg.vector_norm(model(x) - weights_only(x)) / torch.linalg.vector_norm(weights_only(x))
+    assert 0.001 < error < 0.1  # the activations were rounded, too
+    assert converted(half, 1, precision="int8_dynamic", exclude=["last"]).quantized_modules == 1
+
+
+def test_dynamic_int8_leaves_a_model_without_linear_layers_alone():
+    model = nn.Conv2d(3, 32, 3).eval()
+    accelerate(model, engine="openvino", precision="int8_dynamic", strict=True)
+    with torch.inference_mode(), pytest.raises(AccelerationError, match="no linear layer"):
+        model(torch.randn(1, 3, 9, 9))
 
 
 def test_a_model_without_layers_to_quantize_is_refused():
