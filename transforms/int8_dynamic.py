@@ -13,8 +13,8 @@ class Int8Dynamic(Quantization):
     Helps transformers and recurrent networks on CPUs with 8-bit dot products (AVX512_VNNI, AMX, Arm dot product).
     `int8_dynamic=torch` uses PyTorch's own quantized layers; `int8_dynamic=torchao` uses torchao and compiles the model
     with Inductor; `int8_dynamic=inductor` quantizes the exported graph by torchao's PT2E and compiles it ahead of time
-    (x86); `int8_dynamic=onnxruntime` exports the model and runs it in ONNX Runtime. Which one is faster differs by
-    machine and model. Convolutions are not quantized.
+    (x86); `int8_dynamic=onnxruntime` and `int8_dynamic=openvino` export the model and run it in these engines. Which
+    is faster differs by machine and model. Convolutions are not quantized.
 
     The answers change, by how much depends on the model: they must be measured. Needs no calibration data. Models that
     are trained, and models without such layers, are left alone.
@@ -22,6 +22,7 @@ class Int8Dynamic(Quantization):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html
     Source: https://docs.pytorch.org/ao/stable/pt2e_quantization/index.html
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    Source: https://docs.openvino.ai/2025/openvino-workflow/model-optimization-guide/weight-compression.html
     Source: https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.quantization.Int8DynamicActivationInt8WeightConfig.html
     """
 
@@ -36,6 +37,7 @@ class Int8Dynamic(Quantization):
         "torchao": frozenset({"Linear"}),
         "inductor": frozenset({"Linear"}),
         "onnxruntime": frozenset({"Conv1D", "Linear", "LSTM"}),
+        "openvino": frozenset({"Conv1D", "Linear", "MultiheadAttention"}),
     }
     values = tuple(quantizable)
     precision = "int8_dynamic"

@@ -29,14 +29,17 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURAL_CODER_CACHE", str(tmp_path / "cache"))
 
 
+WIDTH = 128  # OpenVINO multiplies narrow matrices in floating point
+
+
 class Small(nn.Module):
     """Two kinds of layers that are quantized, one that never is."""
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Linear(16, 32)
-        self.norm = nn.LayerNorm(32)
-        self.last = nn.Linear(32, 16)
+        self.first = nn.Linear(WIDTH, 256)
+        self.norm = nn.LayerNorm(256)
+        self.last = nn.Linear(256, WIDTH)
 
     def forward(self, x):
         return self.last(torch.relu(self.norm(self.first(x))))
@@ -51,7 +54,7 @@ def converted(model, batches=3, **settings):
     accelerate(model, engine="openvino", strict=True, calibration=4, **settings)
     with torch.inference_mode():
         for _ in range(batches):
-            model(torch.randn(2, 16))
+            model(torch.randn(2, WIDTH))
     return explain(model)
 
 
@@ -77,7 +80,7 @@ def test_int8_layers_run_in_integers_and_excluded_ones_do_not():
     model, half = small(), small()
     assert converted(model, 5, precision="int8").quantized_modules == 2
     assert explain(model).dtypes == {"int8", "float32"}
-    assert 0 < difference(model, torch.randn(2, 16)) < 0.1
+    assert 0 < difference(model, torch.randn(2, WIDTH)) < 0.1
     assert converted(half, 5, precision="int8", exclude=["last"]).quantized_modules == 1
 
 
@@ -89,7 +92,7 @@ def test_dynamic_int8_multiplies_in_integers_without_calibration():
     for layer in (weights_only.first, weights_only.last):
         scale = layer.weight.detach().abs().amax(1, keepdim=True) / 127
         layer.weight.data = (layer.weight / scale).round() * scale
-    x = torch.randn(2, 16)
+    x = torch.randn(2, WIDTH)
     with torch.inference_mode():
         error = torch.linalg.vector_norm(model(x) - weights_only(x)) / torch.linalg.vector_norm(weights_only(x))
     assert 0.001 < error < 0.1  # the activations were rounded, too
@@ -117,13 +120,13 @@ def test_a_name_that_excludes_nothing_is_told_with_one_that_is_like_it():
 def test_bf16_takes_and_gives_float32():
     model = small()
     assert converted(model, 1, precision="bf16").dtypes == {"bfloat16"}
-    assert 1e-5 < difference(model, torch.randn(2, 16)) < 0.02
+    assert 1e-5 < difference(model, torch.randn(2, WIDTH)) < 0.02
 
 
 def test_fp32_is_not_bfloat16_where_openvino_would_take_that():
     model = small()
     assert converted(model, 1).dtypes == {"float32"}
-    assert difference(model, torch.randn(2, 16)) < 1e-5
+    assert difference(model, torch.randn(2, WIDTH)) < 1e-5
 
 
 def test_bf16_is_unavailable_without_instructions_for_it(monkeypatch):
@@ -157,7 +160,7 @@ def test_options_that_cannot_be_meant_are_refused(option, value, words):
 
 def test_a_model_in_float64_is_left_alone():
     with pytest.raises(CannotConvert, match="float64"):
-        session_of(small().double(), torch.randn(2, 16, dtype=torch.float64))
+        session_of(small().double(), torch.randn(2, WIDTH, dtype=torch.float64))
 
 
 # --- inputs and outputs -----------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ def test_an_input_that_the_graph_does_not_need_is_not_mistaken_for_another():
 def test_weights_and_inputs_in_16_bits_stay_so():
     for dtype in (torch.bfloat16, torch.float16):
         model = small().to(dtype)
-        x = torch.randn(3, 16, dtype=dtype)
+        x = torch.randn(3, WIDTH, dtype=dtype)
         with torch.no_grad():
             (answer,), expected = session_of(model, x)((x,)), model(x)
         assert answer.dtype == dtype
@@ -215,14 +218,14 @@ def test_weights_and_inputs_in_16_bits_stay_so():
 
 def test_threads_do_not_mix_up_their_answers():
     model = small()
-    session = session_of(model, torch.randn(2, 16), vary=(0,))
+    session = session_of(model, torch.randn(2, WIDTH), vary=(0,))
     wrong = []
 
     def work(seed):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for size in range(1, 30):
-                x = torch.randn(size, 16, generator=generator)
+                x = torch.randn(size, WIDTH, generator=generator)
                 if not torch.allclose(session((x,))[0], model(x), atol=1e-5):
                     wrong.append((seed, size))
 
@@ -247,7 +250,7 @@ def test_a_kept_model_needs_no_calibration_and_no_conversion(tmp_path, monkeypat
     second = small()
     told = converted(second, 1, precision="int8")
     assert (told.running, told.calls_original, told.quantized_modules) == ("openvino/int8_static", 0, 2)
-    x = torch.randn(2, 16)
+    x = torch.randn(2, WIDTH)
     with torch.inference_mode():
         assert torch.equal(first(x), second(x))
 
@@ -258,7 +261,7 @@ def test_what_another_machine_compiled_is_compiled_again(monkeypatch):
     monkeypatch.setattr("neural_coder.runtime.openvino_files.translate", lambda exported: pytest.fail("converted"))
     model = small()
     assert converted(model, 1).running == "openvino/fp32"
-    assert difference(model, torch.randn(2, 16)) < 1e-5
+    assert difference(model, torch.randn(2, WIDTH)) < 1e-5
 
 
 # --- words and manners ------------------------------------------------------------------------------------------------
