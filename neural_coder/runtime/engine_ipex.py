@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -118,7 +118,7 @@ class Prepared(Conversion):
         self.graphs += 1
         return frozen
 
-    def _untraced(self, call: Call) -> torch.nn.Module:
+    def _untraced(self, call: Call) -> Callable[..., tuple[torch.Tensor, ...]]:
         flat = self._flat(call)
 
         def run(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -150,6 +150,17 @@ class Quantized(Prepared):
         if key not in self._made:
             self._made[key] = self._quantized(call)
         return self._made[key]
+
+    def _trace(self, call: Call) -> torch.jit.ScriptModule:
+        from neural_coder.runtime.ipex_threads import in_this_thread_only
+
+        with in_this_thread_only():
+            return super()._trace(call)
+
+    def _untraced(self, call: Call) -> Callable[..., tuple[torch.Tensor, ...]]:
+        from neural_coder.runtime.ipex_threads import in_this_thread_only
+
+        return in_this_thread_only()(super()._untraced(call))
 
     def _quantized(self, call: Call) -> torch.nn.Module:
         import torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.engine_ipex import autocast
 from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.flat import Flat
+from neural_coder.runtime.ipex_threads import in_this_thread_only
 from neural_coder.runtime.structure import Call, tensors_of
 
-_PLAIN_CALL = torch.nn.Module.__call__
 _INNER = "module"
 """The model's name inside of what is quantized."""
 _INTEGERS = ("torch.quint8", "torch.qint8")
@@ -27,21 +26,6 @@ _INTEGERS = ("torch.quint8", "torch.qint8")
 
 class Called(Flat):
     """As `Flat`, but the model is called as a module: the extension counts operators module by module."""
-
-    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keep the extension, which replaces the call of all modules meanwhile, away from those of other threads."""
-        replaced, mine = torch.nn.Module.__call__, threading.get_ident()
-
-        def routed(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
-            call = replaced if threading.get_ident() == mine else _PLAIN_CALL
-            return call(module, *args, **kwargs)
-
-        torch.nn.Module.__call__ = routed
-        try:
-            answer: tuple[torch.Tensor, ...] = super().__call__(*tensors)
-        finally:
-            torch.nn.Module.__call__ = replaced
-        return answer
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Put the tensors where they belong in the example, and list the tensors of the answer."""
@@ -70,8 +54,9 @@ def quantized(
     """
     excluded = excluded_modules(copied, request.settings.exclude)
     data = _tensors(request, like)
-    prepared = _prepared(Called(copied, like).eval(), data[0], _mapping(observer, alpha))
-    _calibrate(prepared, data)
+    with in_this_thread_only():
+        prepared = _prepared(Called(copied, like).eval(), data[0], _mapping(observer, alpha))
+        _calibrate(prepared, data)
     count = _leave_out(prepared, excluded)
     if not count:
         raise CannotConvert("it has nothing that the extension quantizes")
