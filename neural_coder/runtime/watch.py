@@ -1,15 +1,16 @@
 """A model as it was at one moment, cheap to compare with what it is now.
 
-One pass compares objects by identity, attributes and settings included; a second one joins samples of all weights.
-Both run in C: for BERT-base they take less than a thousandth of a call.
+Between two calls of an engine nothing of this is in the processor's caches, so what counts is how many objects are
+touched. Dictionaries are asked for their version, which any write changes; only after one their values are compared.
+Of the weights some places are compared in each call.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, cycle
 from operator import attrgetter, is_, itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -35,9 +36,14 @@ _VALUES = (
     torch.memory_format,
 )
 _FUNCTIONS = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
-_PIECES = 8
-"""Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`)."""
-_PIECE_BYTES = 16
+_PIECES = 32
+"""Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`): the first
+and the last in every call, the others in turn."""
+_IN_TURN = 64
+"""How many of the others are compared in each call."""
+_PIECE_BYTES = 64
+_UNUSED = frozenset({"num_batches_tracked"})
+"""Buffers of PyTorch's normalizations that say nothing about their answers in evaluation."""
 
 _GLOBAL_HOOKS = [
     hooks
@@ -45,6 +51,10 @@ _GLOBAL_HOOKS = [
     if (hooks := getattr(torch.nn.modules.module, name, None)) is not None
 ]
 """Hooks that PyTorch calls for every module."""
+_dict_version: Callable[[dict[str, object]], int] | None = getattr(
+    getattr(getattr(torch._C, "_dynamo", None), "guards", None), "dict_version", None
+)
+"""What PyTorch's own compiler notices changes by."""
 _version = attrgetter("_version")
 _data_ptr = torch.Tensor.data_ptr
 
@@ -65,12 +75,16 @@ class Watch:
         named = list(model.named_modules())
         self._hooks = [vars(module)[name] for _, module in named[1:] for name in _HOOKS] + _GLOBAL_HOOKS
         contents = [vars(module)[name] for _, module in named for name in _CONTENTS]
-        self._empty = [items for items in contents if not items]
-        self._contents = _Containers([("", items) for items in contents if items], plain=False)
         inner = _Inner(named)
-        self._settings = _Containers(inner.containers, plain=True)
+        records = [(name, each) for name, each in inner.containers if isinstance(each, dict)]
+        self._empty = [items for items in contents if not items]
+        filled = [("", items) for items in contents if items]
+        self._contents = _Containers(filled, plain=False)
+        self._versions = _Versions([each for _, each in filled + records] + [each[1] for each in inner.attributes])
+        self._records = _Containers(records, plain=True)
+        self._lists = _Containers([each for each in inner.containers if not isinstance(each[1], dict)], plain=True)
         self._attributes = _Attributes(inner.attributes)
-        self._weights = _Weights([*model.named_parameters(), *model.named_buffers(), *inner.tensors])
+        self._weights = _Weights([*model.named_parameters(), *_used_buffers(named), *inner.tensors])
 
     def hooked(self) -> bool:
         """Whether a submodule has hooks now, or all modules have; those would not fire in a converted copy."""
@@ -85,10 +99,9 @@ class Watch:
         try:
             return (
                 self._weights.hold()
+                and self._lists.hold()
                 and not any(self._empty)
-                and self._contents.hold()
-                and self._attributes.hold()
-                and self._settings.hold()
+                and (self._versions.hold() or self._written_but_equal())
             )
         except RuntimeError:  # another thread changes a container just now
             return False
@@ -99,11 +112,36 @@ class Watch:
             return "submodules, parameters or buffers were added, removed or replaced"
         if not self._attributes.hold():
             return f"attribute {self._attributes.changed()} changed"
-        if not self._settings.hold():
-            return f"attribute {self._settings.changed()} changed"
-        if not self._weights.hold():
+        for containers in (self._records, self._lists):
+            if not containers.hold():
+                return f"attribute {containers.changed()} changed"
+        if not self._weights.hold(everywhere=True):
             return f"{self._weights.changed()} changed"
         return ""
+
+    def _written_but_equal(self) -> bool:
+        """Whether dictionaries that were written to hold the same as before; a later write counts anew."""
+        now = self._versions.now()
+        if not (self._contents.hold() and self._attributes.hold() and self._records.hold()):
+            return False
+        self._versions.then = now
+        return True
+
+
+class _Versions:
+    """Dictionaries, of which the interpreter counts how often any of them was written to."""
+
+    def __init__(self, dictionaries: Iterable[dict[str, object]]) -> None:
+        self._dictionaries = list(dictionaries)
+        self.then = self.now()
+
+    def now(self) -> list[int]:
+        """The version of each."""
+        return [] if _dict_version is None else [*map(_dict_version, self._dictionaries)]
+
+    def hold(self) -> bool:
+        """Whether none was written to; where that is not known, one may have been."""
+        return self.then == self.now() != []
 
 
 class _Containers:
@@ -195,6 +233,18 @@ class _Attributes:
         return "of a submodule"
 
 
+class _Memory:
+    """Bytes at some places."""
+
+    def __init__(self, pieces: Sequence[ctypes.Array[ctypes.c_char]]) -> None:
+        self._pieces = pieces
+        self._then = b"".join(pieces)
+
+    def holds(self) -> bool:
+        """Whether they are as they were."""
+        return b"".join(self._pieces) == self._then
+
+
 class _Weights:
     """Tensors: the same memory, not written to."""
 
@@ -207,15 +257,21 @@ class _Weights:
             self.tensors.append(tensor)
         self._versions = [*map(_version, self.tensors)]
         self._places = [*map(_data_ptr, self.tensors)]
-        self._pieces = [piece for tensor in self.tensors for piece in _pieces(tensor)]
-        self._bytes = b"".join(self._pieces)
+        pieces = [found for tensor in self.tensors if (found := _pieces(tensor))]
+        self._ends = _Memory([piece for found in pieces for piece in (found[:1] + found[1:][-1:])])
+        inner = [piece for found in pieces for piece in found[1:-1]]
+        # Far apart in turn, so that a change of one weight is met soon.
+        step = -(-len(inner) // _IN_TURN)
+        self._inner = [_Memory(inner[start::step]) for start in range(step)]
+        self._turns = cycle(self._inner or [_Memory([])])
 
-    def hold(self) -> bool:
+    def hold(self, *, everywhere: bool = False) -> bool:
         """Whether they are as they were; memory is only read where it still belongs to them."""
         return (
             [*map(_version, self.tensors)] == self._versions
             and [*map(_data_ptr, self.tensors)] == self._places
-            and b"".join(self._pieces) == self._bytes
+            and self._ends.holds()
+            and (all(each.holds() for each in self._inner) if everywhere else next(self._turns).holds())
         )
 
     def changed(self) -> str:
@@ -267,6 +323,14 @@ class _Inner:
             self.attributes.append((name, attributes, keys, False))
         for key in keys:
             self._look(f"{name}.{key}", attributes[key])
+
+
+def _used_buffers(named: Iterable[tuple[str, torch.nn.Module]]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, module in named:
+        unused = _UNUSED if type(module).__module__ == torch.nn.BatchNorm2d.__module__ else ()
+        for key, buffer in module.named_buffers(recurse=False):
+            if key not in unused:
+                yield f"{name}.{key}".lstrip("."), buffer
 
 
 def _held(item: object) -> Iterable[object]:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from neural_coder.runtime import watch as module  # noqa: E402
 from neural_coder.runtime.watch import CannotWatch, Watch  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -80,8 +81,11 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("versions", [True, False], ids=["versions", "values"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_is_noticed_and_named(change):
+def test_a_change_is_noticed_and_named(change, versions, monkeypatch):
+    if not versions:  # another PyTorch may not have them
+        monkeypatch.setattr(module, "_dict_version", None)
     model = Watched().eval()
     watch = Watch(model)
     assert watch.holds()
@@ -102,6 +106,25 @@ def test_what_is_equal_counts_as_unchanged():
         parameter.requires_grad_(False)
     assert watch.holds()
     assert not watch.needs_gradients()
+    assert watch.holds()
+    model.body[1].num_batches_tracked += 1  # counts for training only
+    assert watch.holds()
+    model.factor = 0.75
+    assert not watch.holds()
+
+
+def test_a_change_in_the_middle_of_a_weight_is_noticed_before_long():
+    model = Watched().eval()
+    watch = Watch(model)
+    assert all(watch.holds() for _ in range(20))
+    model.body[2].weight.data[280:320].fill_(7)
+    assert not all(watch.holds() for _ in range(8))
+    assert watch.difference() == "a weight changed"
+
+
+def test_unchanged_dictionaries_are_not_looked_through(monkeypatch):
+    watch = Watch(Watched().eval())
+    monkeypatch.setattr(Watch, "_written_but_equal", lambda self: pytest.fail("looked through"))
     assert watch.holds()
 
 
