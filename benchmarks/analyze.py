@@ -2,9 +2,10 @@
 
     python benchmarks/analyze.py [--package transformers | --path FOLDER] [--repeats 3]
 
-Each repeat measures three things in fresh processes: `ast.parse` over all files; `analyze --jobs 1` with an empty
-cache; the same again, with what the first run has kept. Ratios are formed within a repeat: of the time on the clock,
-and of the processors' time, which tells more on a machine that is busy with other things.
+Each repeat measures four things in fresh processes: `ast.parse` over all files, in one process; `analyze` with an empty
+cache; the same again, with what the first run has kept; and `analyze --jobs 1` with an empty cache. Ratios are formed
+within a repeat: of the time on the clock, and of the processors' time, which tells more on a machine that is busy with
+other things.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Repeat:
-    """One repeat, and the bytes that all processes of the first run held together at most."""
+    """One repeat, and the bytes that all processes of a first run held together at most."""
 
     parse: Seconds
     first: Seconds
     second: Seconds
+    alone: Seconds
     memory: int
 
 
@@ -76,7 +78,8 @@ def main() -> None:
         latest = repeats[-1]
         print(
             f"{number + 1}: ast.parse {duration(latest.parse.clock)}, analyze {duration(latest.first.clock)}, "
-            f"again {duration(latest.second.clock)}, memory {size(latest.memory)}",
+            f"again {duration(latest.second.clock)}, in one process {duration(latest.alone.clock)}, "
+            f"memory {size(latest.memory)}",
             flush=True,
         )
     _print_table(repeats)
@@ -90,7 +93,7 @@ def _folder_of(package: str) -> Path:
 
 
 def _measure(folder: Path) -> Repeat:
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as other:
         first, memory, data = _analyze(folder, cache)
         files = [str(Path(data["root"]) / file["path"]) for file in data["files"]]
         done = subprocess.run(
@@ -98,14 +101,15 @@ def _measure(folder: Path) -> Repeat:
         )
         parse = Seconds(*json.loads(done.stdout))
         second, _, again = _analyze(folder, cache)
+        alone, most, _ = _analyze(folder, other, "--jobs", "1")
     if again["summary"]["cached"] != again["summary"]["files"]:
         print(f"only {again['summary']['cached']} of {count(again['summary']['files'], 'file')} were known from before")
-    return Repeat(parse, first, second, memory)
+    return Repeat(parse, first, second, alone, max(memory, most))
 
 
-def _analyze(folder: Path, cache: str) -> tuple[Seconds, int, dict[str, Any]]:
+def _analyze(folder: Path, cache: str, *options: str) -> tuple[Seconds, int, dict[str, Any]]:
     """Seconds, peak memory and result of one run, its own child included."""
-    command = [sys.executable, "-m", "neural_coder", "analyze", str(folder), "--jobs", "1", "--json"]
+    command = [sys.executable, "-m", "neural_coder", "analyze", str(folder), *options, "--json"]
     result = Path(cache) / "result.json"
     environment = {**os.environ, "NEURAL_CODER_CACHE": cache}
     started, used = time.perf_counter(), _processor_seconds()
@@ -151,7 +155,12 @@ def _held(pid: int) -> int:
 
 
 def _print_table(repeats: Sequence[Repeat]) -> None:
-    for name, limit, run in (("first run", FIRST_RUN_LIMIT, "first"), ("second run", SECOND_RUN_LIMIT, "second")):
+    limits = (
+        ("first run", FIRST_RUN_LIMIT, "first"),
+        ("second run", SECOND_RUN_LIMIT, "second"),
+        ("first run in one process", FIRST_RUN_LIMIT, "alone"),
+    )
+    for name, limit, run in limits:
         for which in Seconds._fields:
             pairs = [(getattr(item, run), item.parse) for item in repeats]
             ratios = [getattr(took, which) / getattr(parse, which) for took, parse in pairs]
