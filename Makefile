@@ -46,7 +46,8 @@ format: $(INSTALLED)
 bench-analyze: $(INSTALLED)
 	$(BIN)/python benchmarks/analyze.py
 
-# What each engine makes of well-known models, ours and by hand; hours. ENGINES="--models lstm --batches 1" does less.
+# What each engine makes of well-known models, ours and by hand; hours. ENGINES="--models lstm --batches 1" does less,
+# ENGINES="--python ipex=PATH" more (`neural-coder env create ipex` makes that environment).
 bench-engines: $(INSTALLED) build/inc/installed
 	$(BIN)/python benchmarks/engines/run.py --python inc=build/inc/bin/python $(ENGINES)
 

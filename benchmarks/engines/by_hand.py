@@ -172,6 +172,39 @@ def inc_bf16(subject: Subject, inputs: Inputs, calibration: Sequence[Inputs]) ->
     return lambda given: model(**given)
 
 
+def ipex_fp32(subject: Subject, inputs: Inputs, calibration: Sequence[Inputs]) -> Answer:
+    """See <https://intel.github.io/intel-extension-for-pytorch/cpu/latest/tutorials/examples.html> (TorchScript)."""
+    import intel_extension_for_pytorch as ipex
+
+    return _frozen_trace(ipex.optimize(subject.model), inputs)
+
+
+def ipex_bf16(subject: Subject, inputs: Inputs, calibration: Sequence[Inputs]) -> Answer:
+    """The same with weights in bfloat16, under autocast."""
+    import intel_extension_for_pytorch as ipex
+
+    model = ipex.optimize(subject.model, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return _frozen_trace(model, inputs)
+
+
+def ipex_int8_static(subject: Subject, inputs: Inputs, calibration: Sequence[Inputs]) -> Answer:
+    """See <https://intel.github.io/intel-extension-for-pytorch/cpu/latest/tutorials/features/int8_overview.html>."""
+    from intel_extension_for_pytorch.quantization import convert, default_static_qconfig_mapping, prepare
+
+    prepared = prepare(subject.model, default_static_qconfig_mapping, example_kwarg_inputs=dict(inputs), inplace=True)
+    for given in calibration:
+        prepared(**given)
+    return _frozen_trace(convert(prepared), inputs)
+
+
+def _frozen_trace(model: nn.Module, inputs: Inputs) -> Answer:
+    traced = torch.jit.trace(model, example_kwarg_inputs=dict(inputs), strict=False, check_trace=False)
+    frozen = torch.jit.freeze(traced)
+    frozen(**inputs), frozen(**inputs)  # the first calls compile
+    return lambda given: frozen(**given)
+
+
 class _Positional(nn.Module):
     """A model whose inputs are told apart by their place."""
 
@@ -205,6 +238,9 @@ RECIPES: dict[str, Callable[[Subject, Inputs, Sequence[Inputs]], Answer]] = {
     "openvino/bf16": openvino_bf16,
     "openvino/int8_static": openvino_int8_static,
     "openvino/int8_static_bf16": openvino_int8_static_bf16,
+    "ipex/fp32": ipex_fp32,
+    "ipex/bf16": ipex_bf16,
+    "ipex/int8_static": ipex_int8_static,
     f"{INTEL}/int8_static": inc_int8_static,
     f"{INTEL}/bf16": inc_bf16,
 }

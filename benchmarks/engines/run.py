@@ -1,6 +1,7 @@
 """What each engine makes of well-known models: our variant, the same engine by hand, and the original take turns.
 
     python benchmarks/engines/run.py [--models lstm,minilm] [--batches 1,8] [--variants openvino/bf16] [--rounds 3]
+        [--python inc=PATH] [--python ipex=PATH]
 
 Each round starts a fresh process for each model, batch size and variant, in which the three contestants alternate;
 ratios are formed within a process, and the process is the unit of the statistics. What was measured is kept in
@@ -26,6 +27,8 @@ from report import write_report
 HERE = Path(__file__).parent
 STORE = Path("build/bench-engines.jsonl")
 TIMEOUT_SECONDS = 900
+ELSEWHERE = ("inc", "ipex")
+"""What needs another environment than this one; `--python NAME=PATH` names it."""
 PACKAGES = ("torch", "torchao", "transformers", "onnxruntime", "openvino", "nncf")
 
 
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = _parser(list(ZOO), list(RECIPES)).parse_args(arguments)
     pythons = dict(options.python)
+    missing = [name for name in ELSEWHERE if name not in pythons]
+    options.variants = [each for each in options.variants if each.partition("/")[0] not in missing]
     options.store.parent.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in options.store.read_text().splitlines()] if options.store.exists() else []
     done = {_key(each) for each in known}
