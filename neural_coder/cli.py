@@ -16,6 +16,7 @@ import click
 
 from neural_coder import __version__
 from neural_coder.cli_env import env
+from neural_coder.cli_history import history, reproduce
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.progress import progress
 
@@ -307,7 +308,8 @@ def cache_clear(json_: bool) -> None:
     click.echo(as_json.dumps(data) if json_ else cache_text.cleared_text(data))
 
 
-cli.add_command(env)
+for _command in (env, history, reproduce):
+    cli.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> None:

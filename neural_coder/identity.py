@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 APART = frozenset({"resume"})
 """What may differ between a search and its continuation."""
+FILES = "files"
 WHOLE = 64 * 1024 * 1024
 """Files up to this size are known by their content, larger ones by size and time."""
 
@@ -53,14 +54,19 @@ def known_by(request: Request, project: Project, machine: Mapping[str, object], 
     }
     parts["script"] = str(request.script.resolve())
     parts["cwd"] = str(request.cwd.resolve())
-    parts["files"] = _contents([*project.files_of(request.script), *_named(request.args, request.cwd)])
     parts["machine"] = dict(machine)
     environments = {"": installed.script, **installed.others}
     parts["libraries"] = {
         name: [str(each.python), each.python_version, dict(each.versions)] for name, each in environments.items()
     }
     parts["neural coder"] = [cache.signature(), _contents(_own_features())]
-    return {name: _digest(json.dumps(part, sort_keys=True).encode()) for name, part in parts.items()}
+    digests = {name: _digest_of(part) for name, part in parts.items()}
+    return {**digests, FILES: files(project, request.script, request.args, request.cwd)}
+
+
+def files(project: Project, script: Path, args: Sequence[str], cwd: Path) -> str:
+    """A digest of the files that matter: the script, those that it imports, and those that its arguments name."""
+    return _digest_of(_contents([*project.files_of(script), *_named(args, cwd)]))
 
 
 def _named(args: Sequence[str], cwd: Path) -> list[Path]:
@@ -85,6 +91,10 @@ def _own_features() -> list[Path]:
     """Files of transforms and backends: in a checkout they lie outside of the package."""
     kinds = (*registry.transforms().values(), *registry.backends().values())
     return sorted({Path(inspect.getfile(kind)) for kind in kinds})
+
+
+def _digest_of(part: object) -> str:
+    return _digest(json.dumps(part, sort_keys=True).encode())
 
 
 def _digest(data: bytes) -> str:

@@ -25,7 +25,7 @@ from neural_coder.bench.shadow import PREFIX, remove_tree
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.race import Clock, Result, Say
 from neural_coder.records import Run
-from neural_coder.trials import Search, State, Store
+from neural_coder.trials import Search, State, Store, absolute
 from neural_coder.units import count
 from neural_coder.verdict import conclusion
 
@@ -63,6 +63,7 @@ class Journal:
         Args:
             job: The run to make; the n-th of its kind is the n-th in the store.
         """
+        job = absolute(job)
         digest = digest_of(job)
         with self._guard:
             self._counts[digest, job.purpose] += 1

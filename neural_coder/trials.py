@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -324,6 +324,16 @@ def job_as_plain(job: Job) -> dict[str, Any]:
     return {field.name: codec.encode(getattr(job, field.name)) for field in fields(Job)}
 
 
+def absolute(job: Job) -> Job:
+    """The same job, for a process in any folder: files of the project may be named relative to ours."""
+    return replace(
+        job,
+        patched={path.absolute(): data for path, data in job.patched.items()},
+        probes={path.absolute(): probes for path, probes in job.probes.items()},
+        marks={path.absolute(): marks for path, marks in job.marks.items()},
+    )
+
+
 def job_from_plain(data: Mapping[str, Any]) -> Job:
     """The job that `job_as_plain` was given.
 
@@ -336,8 +346,8 @@ def job_from_plain(data: Mapping[str, Any]) -> Job:
 
 
 def _as_column(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()  # File names need not be UTF-8; columns must be.
+    if isinstance(value, str | Path):
+        return str(value).encode("utf-8", "backslashreplace").decode()  # File names need not be UTF-8; columns must be.
     return value if value is None or isinstance(value, int | float) else json.dumps(codec.encode(value))
 
 
