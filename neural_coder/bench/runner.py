@@ -44,7 +44,7 @@ def run(job: Job) -> Run:
     Returns:
         Raw figures and how the process ended. The user's files are as they were, and no process is left.
     """
-    remove_leftovers()
+    remove_leftovers(_end_marked)
     with Shadow(job.root, job.script, job.patched, job.cwd) as shadow:
         return _Child(job, shadow).run()
 
@@ -311,6 +311,13 @@ def _signal_all(group: int, mark: str, number: signal.Signals) -> None:
     for pid in _marked(mark):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def _end_marked(mark: str) -> None:
+    """End what is left of a run when both its parent and its keeper were killed."""
+    for pid in _marked(mark):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _marked(mark: str) -> list[int]:

@@ -221,3 +221,17 @@ def test_nothing_outlives_a_killed_parent_and_its_copy_of_the_project_goes(tmp_p
         time.sleep(0.05)
     assert folders() == []
     assert {name: content for name, (content, _) in project.snapshot().items()} == before
+
+
+def test_what_a_killed_parent_and_keeper_have_left_is_ended_by_the_next_run(tmp_path: Path) -> None:
+    gone_parent = subprocess.Popen([sys.executable, "-c", ""])
+    gone_parent.wait()
+    folder = Path(tempfile.mkdtemp(prefix=f"neural-coder-{gone_parent.pid}-"))
+    environment = {**os.environ, "NEURAL_CODER_RUN": folder.name}
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    try:
+        assert run(loop(tmp_path).job()).ok
+        assert left.wait(5) == -signal.SIGKILL
+        assert not folder.exists()
+    finally:
+        left.kill()
