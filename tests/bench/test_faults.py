@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from projects import Project
 
+from neural_coder._worker import keeper
+from neural_coder._worker.guard import Guard
 from neural_coder.bench import limits
 from neural_coder.bench.runner import run
 
@@ -130,12 +132,24 @@ def test_a_hidden_daemon_is_ended_when_the_time_is_over(tmp_path: Path) -> None:
     assert gone(word, 0.5)
 
 
-@pytest.mark.parametrize("target", ["os.getppid()", "-1", "-os.getpgid(os.getppid())", "outer"])
+@pytest.mark.parametrize("target", ["os.getppid()", "-os.getpgid(os.getppid())", "outer"])
 def test_signals_to_others_are_refused(tmp_path: Path, target: str) -> None:
     where = {"outer": str(os.getpid())}.get(target, target)
-    ending = run(loop(tmp_path, f"import os\nos.kill({where}, 1)\n" + LOOP).job()).ending
+    # Of all signals the one that does no harm where it gets through.
+    text = f"import os, signal\nos.kill({where}, signal.SIGURG)\n"
+    ending = run(loop(tmp_path, text + LOOP).job()).ending
     assert ending.kind == "crashed"
     assert "own processes only" in ending.message
+
+
+def test_a_signal_to_everybody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the guard alone: a real one would end all that runs on this machine if it got through."""
+    monkeypatch.setattr(keeper, "_keepers", [os.getppid()])
+    guard = Guard("/shadow", "/real", [])
+    with pytest.raises(PermissionError, match="own processes only"):
+        guard.check_signal(-1, signal.SIGHUP)
+    guard.check_signal(-1, 0)
+    guard.check_signal(os.getpid(), signal.SIGHUP)
 
 
 def test_a_script_may_signal_itself_and_its_children(tmp_path: Path) -> None:
