@@ -41,6 +41,7 @@ def enable(
     apply: bool = False,
     run: bool = True,
     vendor: bool = False,
+    resume: bool = False,
 ) -> Result:
     """Make a PyTorch script faster: patch it, run the variants, verify their answers, and pick the fastest.
 
@@ -64,9 +65,12 @@ def enable(
         run: False patches with the given features without running anything; that needs no PyTorch.
         vendor: The patch brings a copy of the runtime along, if it needs it, so that the script runs where Neural Coder
             is not installed.
+        resume: Go on with the same search where it was left (after Ctrl-C, say); runs that had ended are not made
+            again.
 
     Returns:
-        What was found; its `repr` is the table of all variants.
+        What was found; its `repr` is the table of all variants. After Ctrl-C in the midst of it that is the best that
+        was verified so far, with "interrupted" as `data["ended"]`; `apply` is then left to you.
 
     Raises:
         UserError: The script or an argument cannot be worked with.
@@ -88,6 +92,7 @@ def enable(
             cwd=None if cwd is None else Path(cwd),
             python=[python] if isinstance(python, str | os.PathLike) else python,
             vendor=vendor,
+            resume=resume,
         )
     else:
         wanted = _features(features)
@@ -96,7 +101,7 @@ def enable(
         plan, patches, base = engine.build_patches(Path(code), wanted)
         patches = vendoring.vendor(patches, Path(code).resolve().parent) if vendor else patches
         result = Result(data={}, patches=patches, base=base, summary=f"{plan.id}: patched, not run")
-    if apply and result.patches:
+    if apply and result.patches and not result.interrupted:
         result.apply()
     return result
 
@@ -115,6 +120,7 @@ def optimize(
     cwd: Path | None = None,
     python: Sequence[str | os.PathLike[str]] = (),
     vendor: bool = False,
+    resume: bool = False,
 ) -> Result:
     """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
 
@@ -131,6 +137,7 @@ def optimize(
         cwd: See `enable`.
         python: See `enable`.
         vendor: See `enable`.
+        resume: See `enable`.
     """
     settings = config.load(script.resolve().parent)
     name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
@@ -138,6 +145,7 @@ def optimize(
         _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python),
         features=_features(features if features is not None else settings.features),
         vendor=vendor,
+        resume=resume,
         criterion=Criterion(
             relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
             metric=name,
@@ -198,6 +206,11 @@ class Result:
     def __repr__(self) -> str:
         """The table of all variants."""
         return text.result_text(self.data) if self.data else f"{self.summary}\n{self.diff}"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the search was left before its end, by Ctrl-C."""
+        return self.data.get("ended") == "interrupted"
 
     @property
     def best(self) -> dict[str, Any] | None:

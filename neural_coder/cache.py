@@ -106,7 +106,7 @@ class AnalysisCache:
             UserError: The project's settings cannot be read.
         """
         installed = _installed(config.interpreter(root))
-        name = digest("\0".join((str(root), _signature(), config.fingerprint(root), installed)).encode())
+        name = digest("\0".join((str(root), signature(), config.fingerprint(root), installed)).encode())
         return cls(folder() / f"{name}.json")
 
     def get(self, path: Path) -> Kept | None:
@@ -222,10 +222,14 @@ class AnalysisCache:
 
 
 def folder() -> Path:
-    """Where analyses are kept: `NEURAL_CODER_CACHE`, or the user's cache folder."""
+    """Where analyses are kept."""
+    return base() / "analyses"
+
+
+def base() -> Path:
+    """Where everything is kept: `NEURAL_CODER_CACHE`, or the user's cache folder."""
     chosen = os.environ.get(FOLDER_VARIABLE)
-    base = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("neural-coder")
-    return base / "analyses"
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("neural-coder")
 
 
 def _look_again(path: str, reading: Reading) -> Reading:
@@ -278,7 +282,7 @@ def _make_room(kept_in: Path) -> None:
 
 
 @functools.cache
-def _signature() -> str:
+def signature() -> str:
     """Our version and sources, and the Python that parses."""
     home = Path(__file__).resolve().parent
     files = sorted(file for file in home.rglob("*") if file.is_file() and file.suffix != ".pyc")

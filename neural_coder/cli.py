@@ -16,6 +16,7 @@ import click
 
 from neural_coder import __version__
 from neural_coder.cli_env import env
+from neural_coder.cli_history import history, reproduce
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.progress import progress
 
@@ -31,8 +32,9 @@ Exit codes:
   2    the request or the script cannot be worked with; the message says why
   3    nothing could be measured (the script fails by itself, or no model call was reached)
   70   a defect of Neural Coder; nothing was changed
-  130  interrupted; nothing was changed
+  130  interrupted; nothing was changed (`optimize` still shows the best that was verified so far)
 """
+EXIT_INTERRUPTED = 130
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -87,6 +89,9 @@ _vendor = click.option(
     help="Interpreter that runs the script, or the variants of one engine; may be given several times.",
 )
 @click.option("--timeout", default=None, metavar="TIME", help="Limit for one run of the script: 5m (default).")
+@click.option(
+    "--resume", is_flag=True, help="Go on with this search where it was left: after Ctrl-C, a crash, kill -9."
+)
 def optimize(
     script: Path,
     args: tuple[str, ...],
@@ -111,7 +116,7 @@ def optimize(
     if output is not None and result.diff:
         _write(output, result.diff_bytes)
         click.echo(f"The diff is in {output}; apply it with `git apply` in {result.base}.", err=True)
-    if apply_ and result.best is not None:
+    if apply_ and result.best is not None and not result.interrupted:
         undo = result.apply()
         click.echo(f"Applied. To undo: cd {result.base} && git apply -R {undo}", err=True)
     if json_ == "-":
@@ -119,6 +124,8 @@ def optimize(
     elif json_ is not None:
         _write(Path(json_), result.to_json().encode() + b"\n")
         click.echo(f"The whole result is in {json_}.", err=True)
+    if result.interrupted:
+        raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _many_files(command: Callable[..., None]) -> Callable[..., None]:
@@ -301,7 +308,8 @@ def cache_clear(json_: bool) -> None:
     click.echo(as_json.dumps(data) if json_ else cache_text.cleared_text(data))
 
 
-cli.add_command(env)
+for _command in (env, history, reproduce):
+    cli.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -316,7 +324,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(end.exit_code) from None
     except (click.Abort, KeyboardInterrupt):
         click.echo("neural-coder: interrupted; your files are unchanged.", err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except click.NoSuchOption as error:
         error.show()
         click.echo(

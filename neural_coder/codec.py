@@ -6,6 +6,7 @@ public form, with names, is `report.as_json`.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import functools
@@ -35,9 +36,11 @@ def encode(value: object) -> Plain:
     if isinstance(value, frozenset | set):
         return sorted(encode(item) for item in value)
     if isinstance(value, Mapping):
-        return {key: encode(item) for key, item in value.items()}
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, enum.Enum):
         return value.value
     raise TypeError(f"no plain form for {type(value).__name__}")
@@ -75,8 +78,10 @@ def _decoder(kind: Any) -> Callable[[Plain], Any]:
         item = _decoder(arguments[0])
         return lambda data: origin(item(entry) for entry in _listed(data))
     if origin in (Mapping, dict):
-        value = _decoder(arguments[1])
-        return lambda data: {key: value(entry) for key, entry in data.items()}
+        name, value = _decoder(arguments[0]), _decoder(arguments[1])
+        return lambda data: {name(key): value(entry) for key, entry in data.items()}
+    if kind is bytes:
+        return base64.b64decode
     if kind is Path or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         return typing.cast("Callable[[Plain], Any]", kind)
     if origin is typing.Literal or kind in (str, int, float, bool, Any):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, config, interpreters, observed, planner, registry
+from neural_coder import candidate, config, identity, interpreters, journal, observed, planner, registry
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.bench import machine, runner, stats
 from neural_coder.bench.protocol import Job
@@ -51,6 +49,8 @@ class Request:
     """By engine: another interpreter that the user has named for it."""
     vendor: bool = False
     """Whether the patch brings a copy of the runtime along."""
+    resume: bool = False
+    """Go on with the same search where it was left, if it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +81,15 @@ def optimize(request: Request, say: Say) -> Optimized:
     analyses = analyze_script(request.script, project)
     _check_sites(request.script, analyses)
     installed = _installed(request, project, analyses)
-    with tempfile.TemporaryDirectory(prefix=f"neural-coder-{os.getpid()}-") as folder:
+    hardware = machine.describe_machine().as_dict()
+    known_by = identity.known_by(request, project, hardware, installed)
+    with journal.begin(identity.columns(request, hardware), known_by, clock, say, resume=request.resume) as kept:
         bench = Bench(
             job=_job(request, project, analyses),
-            folder=Path(folder),
+            folder=kept.folder,
             criterion=request.criterion,
             pythons=installed.pythons,
+            run=kept.run,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
         plans = _plans(request, ground, installed)
@@ -94,7 +97,8 @@ def optimize(request: Request, say: Say) -> Optimized:
         race = Race(
             bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
         )
-        found = race.run(candidates)
+        found = race.run_or_stop(candidates)
+        kept.answer(found)
     winner = found.candidate or ground.moved
     patches = winner.patches if winner else ()
     if request.vendor:
@@ -106,7 +110,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         script=str(request.script),
         args=request.args,
         root=project.root,
-        machine=machine.describe_machine().as_dict(),
+        machine=hardware,
         versions=ground.first.versions,
         analyses=merged.analyses if merged and not ground.moved else analyses,
         observed=merged,
@@ -122,6 +126,9 @@ def optimize(request: Request, say: Say) -> Optimized:
         diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
         notes=_notes(ground, found.baseline),
         seconds=clock.used,
+        search=kept.search,
+        ended=found.ended,
+        evidence=found.evidence,
     )
     return Optimized(report=report, patches=patches, base=base)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from neural_coder import planner, registry, verdict
 from neural_coder.bench import accuracy, runner, stats
@@ -41,6 +42,10 @@ QUICK = Sampling(min_samples=5, max_samples=60, min_seconds=0.5, max_seconds=8.0
 
 Say = Callable[[str], None]
 Turn = Callable[[], Run]
+Ended = Literal["complete", "budget", "interrupted"]
+"""`budget`: the time was over before all variants had their turn; `interrupted`: from outside, by Ctrl-C."""
+Evidence = Literal["confirmed", "rounds", "first look"]
+"""`confirmed`: rounds and fresh runs after them; `rounds`: no fresh runs; `first look`: a single run."""
 
 
 @dataclass(slots=True)
@@ -73,6 +78,8 @@ class Bench:
     """By engine: another interpreter than the baseline's."""
     variant_timeout: float = math.inf
     """Seconds for one run of a variant; the job's own limit holds, too."""
+    run: Callable[[Job], Run] = runner.run
+    """Runs one child process, or knows from before what came of it."""
 
     @property
     def captured(self) -> Path:
@@ -81,36 +88,37 @@ class Bench:
 
     def first_baseline(self) -> Run:
         """Run the original and keep its outputs; what it reaches that no probe covers is reported, too."""
-        return runner.run(
-            replace(self._job("baseline"), capture_to=self.captured, observe=True, to_the_end=self._whole)
-        )
+        job = replace(self._job("baseline", "first"), capture_to=self.captured, observe=True)
+        return self.run(replace(job, to_the_end=self._whole))
 
     def control(self) -> Run:
         """Run the original once more, under the same conditions: it shows how far it differs from itself."""
-        return runner.run(replace(self._job("baseline"), compare_with=self.captured, to_the_end=self._whole))
+        job = replace(self._job("baseline", "control"), compare_with=self.captured)
+        return self.run(replace(job, to_the_end=self._whole))
 
-    def baseline(self) -> Run:
+    def baseline(self, purpose: str = "round") -> Run:
         """Run the original for a round."""
-        return runner.run(self._job("baseline"))
+        return self.run(self._job("baseline", purpose))
 
     def look(self, candidate: Candidate) -> Run:
         """Give a variant its first look: few samples, full check of its answers."""
-        job = replace(self._variant(candidate), to_the_end=self._whole)
-        return runner.run(job if self._whole else replace(job, sampling=QUICK))
+        job = replace(self._variant(candidate, "look"), to_the_end=self._whole)
+        return self.run(job if self._whole else replace(job, sampling=QUICK))
 
-    def variant(self, candidate: Candidate) -> Run:
+    def variant(self, candidate: Candidate, purpose: str = "round") -> Run:
         """Run a variant for a round."""
-        return runner.run(self._variant(candidate))
+        return self.run(self._variant(candidate, purpose))
 
     @property
     def _whole(self) -> bool:
         return bool(self.criterion.pattern)
 
-    def _variant(self, candidate: Candidate) -> Job:
-        job = self._job(candidate.plan.id)
+    def _variant(self, candidate: Candidate, purpose: str) -> Job:
+        job = self._job(candidate.plan.id, purpose)
         environment = {**job.environment, **registry.backends()[candidate.plan.backend].environment}
         return replace(
             job,
+            plan=candidate.plan,
             python=self.pythons.get(candidate.plan.backend, job.python),
             patched=candidate.patched,
             probes=candidate.probes,
@@ -119,12 +127,12 @@ class Bench:
             timeout=min(job.timeout, self.variant_timeout),
         )
 
-    def _job(self, name: str) -> Job:
+    def _job(self, name: str, purpose: str) -> Job:
         # Caches of its own for each variant, of compiled code and of converted models: the first run shows the honest
         # cost of a cold start, the rounds after it are quick, and what loses takes no place on the user's disk.
         folder = str(self.folder / "caches" / name)
         caches = {"TORCHINDUCTOR_CACHE_DIR": folder, FOLDER_VARIABLE: folder}
-        return replace(self.job, environment={**self.job.environment, **caches})
+        return replace(self.job, purpose=purpose, environment={**self.job.environment, **caches})
 
 
 @dataclass(slots=True)
@@ -157,6 +165,9 @@ class Result:
     confirmed: Interval | None
     """The winner's speed-up in fresh processes, after it was chosen."""
     baseline: tuple[Run, ...]
+    ended: Ended = "complete"
+    evidence: Evidence | None = None
+    """What speaks for the chosen variant."""
 
 
 @dataclass(slots=True)
@@ -190,6 +201,42 @@ class Race:
             candidate=chosen.candidate if chosen else None,
             confirmed=confirmed,
             baseline=tuple(self.baselines) or (self.first, self.control),
+            ended="budget" if self.missed else "complete",
+            evidence="confirmed" if chosen else None,
+        )
+
+    def run_or_stop(self, candidates: Sequence[Candidate]) -> Result:
+        """Race the candidates; on Ctrl-C, hand back the best that was verified so far."""
+        try:
+            return self.run(candidates)
+        except KeyboardInterrupt:
+            if not self.standings:
+                raise
+            return self._so_far(candidates)
+
+    def _so_far(self, candidates: Sequence[Candidate]) -> Result:
+        """The best variant as known now, by its rounds or, where it has too few, by its first look."""
+        for standing in self.standings:
+            if len(standing.rounds) >= FEWEST_ROUNDS:
+                plan, before = standing.candidate.plan, self.baselines[: len(standing.rounds)]
+                standing.verdict = self._judge(plan, before, standing.rounds, final=True, look=standing.look)
+        measured = verdict.choose([standing.verdict for standing in self.standings])
+        looked = [standing.verdict for standing in self.standings if _verified_and_faster(standing.verdict)]
+        chosen = measured or max(looked, key=lambda found: found.speedup.median if found.speedup else 0.0, default=None)
+        seen = {standing.candidate.plan.id for standing in self.standings}
+        reason = "The search was interrupted before its turn."
+        rest = [
+            Verdict(plan=each.plan, status="skipped", reason=reason) for each in candidates if each.plan.id not in seen
+        ]
+        winner = next((standing for standing in self.standings if standing.verdict is chosen), None)
+        return Result(
+            verdicts=(*(standing.verdict for standing in self.standings), *rest),
+            chosen=chosen,
+            candidate=winner.candidate if winner else None,
+            confirmed=None,
+            baseline=tuple(self.baselines) or (self.first, self.control),
+            ended="interrupted",
+            evidence=None if chosen is None else "rounds" if measured else "first look",
         )
 
     def _first_look(self, candidate: Candidate, position: str) -> None:
@@ -242,7 +289,10 @@ class Race:
         while chosen := verdict.choose([standing.verdict for standing in finalists]):
             winner = next(standing for standing in finalists if standing.verdict is chosen)
             self.say(f"confirming {chosen.plan.id}")
-            pair: list[Turn] = [self.bench.baseline, partial(self.bench.variant, winner.candidate)]
+            pair: list[Turn] = [
+                partial(self.bench.baseline, "confirmation"),
+                partial(self.bench.variant, winner.candidate, "confirmation"),
+            ]
             pairs = [self._calm(pair) for _ in range(CONFIRMATIONS)]
             before, after = [one[0] for one in pairs], [one[1] for one in pairs]
             confirmed = stats.speedup(before, after)
@@ -313,6 +363,11 @@ def no_effect(plan: Plan, before: Run, after: Run) -> str:
     names = [feature.name for feature in planner.asked_for(plan)]
     reasons = ((name, transforms[name]().no_effect(before.witness, after.witness)) for name in names)
     return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
+
+
+def _verified_and_faster(found: Verdict) -> bool:
+    answers = found.accuracy
+    return found.status == "faster" and answers is not None and answers.verified and answers.kept
 
 
 def _badness(found: Accuracy) -> tuple[bool, bool, float]:

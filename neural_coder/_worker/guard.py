@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .imports import AfterImport
+from .keeper import keeper_of_run, parent_of
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 HOPS = 40
@@ -98,6 +99,18 @@ class Guard:
                 text,
             )
 
+    def check_signal(self, pid: object, number: object) -> None:
+        """Let the script signal its own processes only.
+
+        Raises:
+            PermissionError: It is another one's: that of whoever measures, or of the user.
+        """
+        if number == 0 or not isinstance(pid, int) or pid == 0 or _is_own(abs(pid) if pid != -1 else 1):
+            return
+        raise PermissionError(
+            errno.EPERM, f"Neural Coder runs this script, and lets it end its own processes only; {pid} is not one"
+        )
+
     def _is_users(self, path: str) -> bool:
         if not _inside(path, self._real) or _inside(path, self._shadow):
             return False
@@ -165,6 +178,19 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def _is_own(pid: int) -> bool:
+    """Whether a process (or there is none) is below the keeper of this run; without a keeper all are."""
+    keeper = keeper_of_run()
+    while keeper and pid > 1 and pid != keeper:
+        above = parent_of(pid)
+        if above == keeper:
+            return True
+        if not above:
+            return True  # It has gone; the system says so.
+        pid = above
+    return not keeper
+
+
 def _link_target(path: str) -> str | None:
     try:
         return os.readlink(path)
@@ -229,12 +255,18 @@ def _hard_link(guard: Guard, args: tuple[Any, ...]) -> None:
     guard.prepare(args[1], follow=False, folder=args[3])
 
 
+def _signal(guard: Guard, args: tuple[Any, ...]) -> None:
+    guard.check_signal(args[0], args[1])
+
+
 def _symbolic_link(guard: Guard, args: tuple[Any, ...]) -> None:
     guard.prepare(args[1], follow=False, folder=args[2])
 
 
 _EVENTS: dict[str, Callable[[Guard, tuple[Any, ...]], None]] = {
     "open": _open,
+    "os.kill": _signal,
+    "os.killpg": _signal,
     "os.remove": _entry,
     "os.rmdir": _folder,
     "os.mkdir": _entry,

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from . import instrument, load, replay
+from . import instrument, keeper, load, replay
 from .capture import Captures
 from .guard import Guard
 from .imports import AfterImport
@@ -28,7 +28,6 @@ from .recorder import Recorder
 from .sites import Sampling
 from .witness import WitnessTaker
 
-PR_SET_PDEATHSIG = 1
 SHARE_OF_TIME_LIMIT = 0.85
 """After this share of the time limit the samples at hand must do."""
 
@@ -36,20 +35,12 @@ SHARE_OF_TIME_LIMIT = 0.85
 def main(job_file: str) -> None:
     """Run the job; ends the process with the script's own exit status."""
     job: dict[str, Any] = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    _die_with(job["parent"])
+    keeper.stand_between(job["parent"], job["folder"])
     faulthandler.enable()
     if hasattr(faulthandler, "register"):
         # The parent asks for it at the time limit. (A timer of faulthandler would hang forked children at their end.)
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
     Session(job).run()
-
-
-def _die_with(parent: int) -> None:
-    """Never outlive the process that measures us, however it ends."""
-    if sys.platform == "linux":
-        _library().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _library() -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from neural_coder.records import Span
+from neural_coder.records import Plan, Span
 
 
 def site_name(path: Path, root: Path, kind: str, number: int) -> str:
@@ -87,3 +87,7 @@ class Job:
     """By the file's real path; they count when `observe` is set."""
     stop_after: float | None = None
     """Seconds after which the script is stopped wherever it is, to report what was observed; None: samples decide."""
+    plan: Plan | None = None
+    """The variant, for the record; None: the original."""
+    purpose: str = ""
+    """What the run is for: `first`, `control`, `look`, `round`, `confirmation`."""

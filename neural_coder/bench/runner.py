@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import neural_coder
+from neural_coder.bench.limits import Limits
 from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job
 from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
@@ -27,7 +28,7 @@ from neural_coder.records import Ending, Run
 WORKER = Path(neural_coder.__file__).resolve().parent / "_worker" / "worker.py"
 MARK = "NEURAL_CODER_RUN"
 """Environment variable that all processes of a run inherit, so that none is left behind."""
-STREAM_LIMIT = 256 * 1024 * 1024
+TIMED_OUT = "timed out"
 SHOWING = 0.3
 """Seconds that a process gets to write its traceback when the time limit has come."""
 GRACE = 2.0
@@ -43,7 +44,7 @@ def run(job: Job) -> Run:
     Returns:
         Raw figures and how the process ended. The user's files are as they were, and no process is left.
     """
-    remove_leftovers()
+    remove_leftovers(_end_marked)
     with Shadow(job.root, job.script, job.patched, job.cwd) as shadow:
         return _Child(job, shadow).run()
 
@@ -77,6 +78,7 @@ class _Child:
 
     def _write_job(self) -> None:
         job, shadow = self._job, self._shadow
+        (self._folder / "tmp").mkdir()
         (self._folder / "support").mkdir()
         (self._folder / "support" / "neural_coder").symlink_to(WORKER.parent.parent, target_is_directory=True)
         text = json.dumps(
@@ -119,6 +121,8 @@ class _Child:
             "PYTHONHASHSEED": str(self._job.seed % 2**32),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PWD": str(self._shadow.cwd),
+            # Runs are stopped in their midst: what they keep for a while goes with them.
+            "TMPDIR": str(self._folder / "tmp"),
         }
         return {**given, **environment, **self._job.environment, MARK: self._mark}
 
@@ -137,12 +141,13 @@ class _Child:
 
     def _wait(self, process: subprocess.Popen[bytes], deadline: float, streams: tuple[Path, ...]) -> str:
         """Sleep until the process ends; says why it has to be ended, or nothing."""
-        while not _sleep_until_end(process, min(1.0, max(deadline - time.perf_counter(), 0.01))):
+        limits = Limits(process.pid, self._folder, streams)
+        while not _sleep_until_end(process, min(limits.pause, max(deadline - time.perf_counter(), 0.01))):
             if time.perf_counter() >= deadline:
                 _show_where(process)
-                return "timed_out"
-            if any(stream.stat().st_size > STREAM_LIMIT for stream in streams):
-                return "output"
+                return TIMED_OUT
+            if broken := limits.broken():
+                return broken
         return ""
 
     # --- after
@@ -230,13 +235,12 @@ def _why_no_samples(result: dict[str, Any], note: str) -> str:
 
 
 def _ending_without_result(job: Job, code: int, killed: str, reached: bool, tail: str) -> Ending:
-    if killed == "timed_out":
+    if killed == TIMED_OUT:
         where = "while model calls were being measured" if reached else "before any model call was reached"
         message = f"The time limit of {job.timeout:.0f} s came {where}."
         return Ending(kind="timed_out", code=code, message=message, stderr_tail=tail)
-    if killed == "output":
-        message = f"The script wrote more than {STREAM_LIMIT // 2**20} MiB of output and was ended."
-        return Ending(kind="no_result", code=code, message=message, stderr_tail=tail)
+    if killed:
+        return Ending(kind="no_result", code=code, message=killed, stderr_tail=tail)
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
         hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
@@ -307,6 +311,13 @@ def _signal_all(group: int, mark: str, number: signal.Signals) -> None:
     for pid in _marked(mark):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def _end_marked(mark: str) -> None:
+    """End what is left of a run when both its parent and its keeper were killed."""
+    for pid in _marked(mark):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _marked(mark: str) -> list[int]:

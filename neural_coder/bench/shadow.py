@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -244,11 +244,16 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, onerror=allow)
 
 
-def remove_leftovers() -> None:
-    """Remove the temporary folders of runs whose parent was killed before it could."""
+def remove_leftovers(end: Callable[[str], None] = lambda name: None) -> None:
+    """Remove the temporary folders of runs whose parent was killed before it could.
+
+    Args:
+        end: Ends the processes of a run, which is known by the name of its folder.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         number = folder.name[len(PREFIX) :].partition("-")[0]
         if number.isdigit() and not _is_alive(int(number)) and not folder.is_symlink():
+            end(folder.name)
             remove_tree(folder)
 
 

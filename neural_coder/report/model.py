@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from neural_coder.observed import Merged
 from neural_coder.records import Analysis, Criterion, Interval, Run, Verdict
@@ -47,3 +47,9 @@ class Report:
     """What the reader should know besides, one sentence each (the machine was busy, the GPU was replaced)."""
     seconds: float | None = None
     """How long the search took."""
+    search: int | None = None
+    """Its number in the store of trials; None: it is not kept."""
+    ended: Literal["complete", "budget", "interrupted"] = "complete"
+    """Why it ended; see `race.Ended`."""
+    evidence: Literal["confirmed", "rounds", "first look"] | None = None
+    """What speaks for the chosen variant; see `race.Evidence`."""

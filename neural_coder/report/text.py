@@ -231,6 +231,7 @@ def _startup(variant: Mapping[str, Any]) -> str:
 
 def _ending(data: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(_clean(data["conclusion"]), style="bold")]
+    lines += [Text(sentence, style="yellow") for sentence in _unfinished(data)]
     chosen = next((variant for variant in data["variants"] if variant["id"] == data["chosen"]), None)
     if data["confirmed"]:
         lines.append(Text(f"Confirmed by fresh runs: {_speedup(data['confirmed']['speedup'], rounds=2)}."))
@@ -241,6 +242,18 @@ def _ending(data: Mapping[str, Any]) -> list[RenderableType]:
     if any((variant["startup_seconds"] or 0) >= _NEGLIGIBLE_STARTUP for variant in data["variants"]):
         lines.append(Text("Start-up: what it costs once, and the calls after which that is earned back.", style="dim"))
     return lines
+
+
+def _unfinished(data: Mapping[str, Any]) -> list[str]:
+    """Why this is not the last word, where the search came to no proper end."""
+    if data["ended"] == "budget":
+        return ["The time budget ended before every variant had its turn: this is the best of those that had."]
+    if data["ended"] != "interrupted":
+        return []
+    seen = {"rounds": "seen in rounds, not confirmed by fresh runs", "first look": "seen in a first look only"}
+    answer = f"the best verified variant so far, {seen[data['evidence']]}" if data["chosen"] else "what is known so far"
+    resume = f" --resume goes on with search {data['search']}." if data["search"] else ""
+    return [f"Interrupted: this is {answer}.{resume}"]
 
 
 def _consequences(chosen: Mapping[str, Any], data: Mapping[str, Any]) -> list[Text]:

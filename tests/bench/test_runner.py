@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from projects import Project
 
-from neural_coder.bench import runner
+from neural_coder.bench import limits, runner
 from neural_coder.bench.protocol import Probe
 from neural_coder.bench.runner import last_number, run
 from neural_coder.records import Span
@@ -87,7 +87,7 @@ def test_megabytes_of_output_do_not_block(tmp_path: Path) -> None:
 
 
 def test_endless_output_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "STREAM_LIMIT", 5_000_000)
+    monkeypatch.setattr(limits, "STREAM_LIMIT", 5_000_000)
     result = run(loop(tmp_path, "while True:\n    print('x' * 100_000)\n" + LOOP).job())
     assert result.ending.kind == "no_result"
     assert "output" in result.ending.message

@@ -76,6 +76,29 @@ def flat(shown: str) -> str:
     return " ".join(shown.split())
 
 
+@pytest.mark.parametrize(
+    ("ended", "evidence", "said"),
+    [
+        (
+            "interrupted",
+            "first look",
+            "Interrupted: this is the best verified variant so far, seen in a first look only.",
+        ),
+        (
+            "interrupted",
+            "rounds",
+            "so far, seen in rounds, not confirmed by fresh runs. --resume goes on with search 7.",
+        ),
+        ("interrupted", None, "Interrupted: this is what is known so far. --resume"),
+        ("budget", "confirmed", "The time budget ended before every variant had its turn"),
+    ],
+)
+def test_an_answer_that_is_not_the_last_word_says_so(ended: str, evidence: str | None, said: str) -> None:
+    data = report(verdict("bf16"), chosen="bf16" if evidence else None)
+    assert said in flat(text.result_text({**data, "ended": ended, "evidence": evidence, "search": 7}))
+    assert said not in flat(text.result_text(data))
+
+
 def test_every_variant_is_shown_with_its_status_and_reason() -> None:
     statuses = get_args(Status)
     verdicts = [
