@@ -109,11 +109,11 @@ class Searches:
 def test_ctrl_c_answers_with_what_is_known_and_resume_goes_on(tmp_path):
     searches = Searches(tmp_path)
     process = searches.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not any("round" in trial for trial in searches.trials().values()) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     data = json.loads(out)
     assert data["ended"] == "interrupted"
