@@ -78,7 +78,12 @@ def compress(translated: Translated, excluded: Collection[str]) -> tuple[Any, in
     }
     if not layers:
         raise CannotConvert("it has no linear layer of which OpenVINO quantizes the activations")
-    others = [each.get_friendly_name() for each in translated.model.get_ops() if each.get_friendly_name() not in layers]
+    others = [
+        operation.get_friendly_name()
+        for operation in translated.model.get_ops()
+        # To ignore a constant is to ignore the layer that it is the weight of.
+        if operation.get_friendly_name() not in layers and operation.get_type_name() != "Constant"
+    ]
     widths = [width for width, _ in layers.values()]
     work = {
         group: sum(width * height for width, height in layers.values() if width % group == 0)
