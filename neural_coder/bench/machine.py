@@ -163,15 +163,33 @@ def _why_no_answer(python: Path, action: str, modules: Sequence[str], done: subp
 # --- the processor
 
 
+SYSTEM_CPUS = Path("/sys/devices/system/cpu")
+
+
 def usable_cores() -> int:
     """Physical cores that this process may use: what PyTorch takes for its threads by default."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    cores = set()
-    for number in os.sched_getaffinity(0):
-        file = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
-        cores.add(_text(file) or str(number))
-    return max(1, min(len(cores), _quota(len(cores))))
+    cores = sum(map(len, physical_cores()))
+    return max(1, min(cores, _quota(cores)))
+
+
+def physical_cores() -> tuple[tuple[int, ...], ...]:
+    """One logical CPU of each physical core that this process may use, by memory node.
+
+    Returns:
+        Empty where processes cannot be bound to cores (macOS, Windows).
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    nodes: dict[str, dict[str, int]] = {}
+    for number in sorted(os.sched_getaffinity(0)):
+        folder = SYSTEM_CPUS / f"cpu{number}"
+        node = next((entry.name for entry in sorted(folder.glob("node[0-9]*"))), "")
+        # Hyper-threads of one core share their list of siblings; the first of them stands for the core.
+        siblings = _text(folder / "topology" / "thread_siblings_list") or str(number)
+        nodes.setdefault(node, {}).setdefault(siblings, number)
+    return tuple(tuple(cores.values()) for _, cores in sorted(nodes.items(), key=lambda item: min(item[1].values())))
 
 
 def _quota(cores: int) -> int:
