@@ -241,15 +241,12 @@ def parse_numbers(given: str | int | Sequence[int]) -> tuple[int, ...]:
     """
     wrong = UserError(f"{given!r} is no list of whole numbers of at least 1, such as 1,8,32.")
     items: Sequence[object] = (
-        given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else given
+        given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
     )
-    try:
-        numbers = tuple(dict.fromkeys(int(item) for item in items if not isinstance(item, bool)))  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise wrong from None
-    if not numbers or len(items) < len(numbers) or min(numbers) < 1:
+    numbers = [_whole(item) for item in items]
+    if not numbers or min(numbers) < 1:
         raise wrong
-    return numbers
+    return tuple(dict.fromkeys(numbers))
 
 
 def parse_number(given: str | int) -> int:
@@ -262,6 +259,13 @@ def parse_number(given: str | int) -> int:
     if len(numbers) > 1:
         raise UserError(f"{given!r} is more than one number.")
     return numbers[0]
+
+
+def _whole(item: object) -> int:
+    """A whole number; 0 for everything else."""
+    if isinstance(item, str):
+        return int(item) if item.strip().isdecimal() else 0
+    return item if isinstance(item, int) and not isinstance(item, bool) else 0
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

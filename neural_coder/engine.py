@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neural_coder import candidate, config, identity, interpreters, journal, observed, planner, registry, sweep
 from neural_coder.analysis import Project, analyze_script
-from neural_coder.bench import machine, runner, stats
+from neural_coder.bench import kernels, machine, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
 from neural_coder.configurations import Wanted, configurations
@@ -96,7 +96,7 @@ def optimize(request: Request, say: Say) -> Optimized:
             run=kept.run,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
-        plans = _plans(request, ground, installed)
+        plans = _plans(request, ground, installed, say)
         candidates, refused = _candidates(plans, project, analyses)
         race = Race(
             bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
@@ -346,13 +346,18 @@ def _merged(project: Project, analyses: tuple[Analysis, ...], ground: _Ground) -
     return observed.merge(facts, first.observed, project.root, complete=first.ended_by_itself)
 
 
-def _plans(request: Request, ground: _Ground, installed: Installed) -> tuple[Plan, ...]:
+def _plans(request: Request, ground: _Ground, installed: Installed, say: Say) -> tuple[Plan, ...]:
     always = (CPU_INSTEAD,) if ground.moved else ()
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
     available = {name: installed.why_skipped(name) for name in registry.backends()}
-    plans = planner.automatic_plans(ground.task, available=available, always=always, gpu=installed.script.cuda)
+    say("looking at what this machine's kernels reach")
+    # On a GPU other kernels decide.
+    ratios = {} if installed.script.cuda else kernels.known(installed.script).ratios
+    plans = planner.automatic_plans(
+        ground.task, available=available, always=always, gpu=installed.script.cuda, kernels=ratios
+    )
     return tuple(planner.fitted(plan, ground.first) for plan in plans)
 
 

@@ -111,7 +111,9 @@ def doctor_text(data: Mapping[str, Any], width: int | None = None, *, color: boo
     """
     facts = _grid()
     for key, value in data.items():
-        if key not in ("schema", "engines"):
+        if key == "kernels":
+            facts.add_row(Text("matrix products", style="bold"), Text(_clean(_kernels(value))))
+        elif key not in ("schema", "engines"):
             _add_facts(facts, key, value)
     engines = _table("engine", "version", "usable", "")
     for engine in data.get("engines", ()):
@@ -335,6 +337,13 @@ def _sites(file: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _kernels(kernels: Mapping[str, Any]) -> str:
+    """What low precision reaches on one core, in one line."""
+    shown = [f"{name} {ratio(kernels[name])}" for name in ("bf16", "int8") if kernels[name]]
+    against = [f"{', '.join(shown)} against float32, on one core"] if shown else []
+    return "; ".join([*against, *([kernels["reason"]] if kernels["reason"] else [])])
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
