@@ -68,19 +68,24 @@ def resized(call: context.Call, own: int, items: int) -> context.Call:
 
 
 def _own_items(call: context.Call) -> int:
-    """How many items the call has: all of its tensors must agree on it."""
+    """How many items the call has: all of its tensors, or all of its lists of texts, must agree on it."""
     if reason := call.why_not_again():
         raise Declined(reason)
-    leaves = [leaf for _, leaf in values.leaves((call.args, dict(call.kwargs)))]
-    sizes = {int(leaf.shape[0]) if len(leaf.shape) else 0 for leaf in leaves if _is_data(leaf)}
+    given = (*call.args, *call.kwargs.values())
+    if not all(map(values.is_plain, given)):
+        raise Declined("the model is given other things than tensors, numbers and texts, which cannot be repeated")
+    data = [leaf for _, leaf in values.leaves(given) if _is_data(leaf)]
+    sizes = {int(leaf.shape[0]) if len(leaf.shape) else 0 for leaf in data}
+    sizes |= {len(value) for value in given if _is_texts(value)}
     if not sizes:
-        raise Declined("the model is not given tensors")
+        raise Declined("the model is given neither tensors nor lists of texts")
     if len(sizes) > 1 or 0 in sizes:
         raise Declined("the tensors that the model is given do not have one first dimension, so none is the batch")
-    texts = [leaf for leaf in leaves if isinstance(leaf, (str, bytes))]
-    if texts or not all(map(values.is_plain, (*call.args, *call.kwargs.values()))):
-        raise Declined("the model is given other things than tensors and numbers, which cannot be repeated")
     return sizes.pop()
+
+
+def _is_texts(value: object) -> bool:
+    return type(value) in (list, tuple) and bool(value) and all(isinstance(item, str) for item in value)  # type: ignore[attr-defined]
 
 
 def _is_data(leaf: object) -> bool:
@@ -90,6 +95,8 @@ def _is_data(leaf: object) -> bool:
 def _resize(value: Any, own: int, items: int) -> Any:
     if _is_data(value):
         return _rows(value, own, items)
+    if _is_texts(value):
+        return type(value)((list(value) * -(-items // own))[:items])
     if type(value) in (list, tuple):
         return type(value)(_resize(item, own, items) for item in value)
     if type(value) is dict:

@@ -74,6 +74,8 @@ class Session:
         self.before_loop: load.Snapshot | None = None
         self.wrong_probe = ""
         self.notes: list[str] = []
+        self.declined = False
+        """What was to be measured cannot be; the notes say why."""
         self.marks: dict[int, int] = {}
         """How often marked statements ran."""
         self.script_began = self.began
@@ -268,6 +270,8 @@ class Session:
             ("the witness", lambda: self.witness.take(self.recorder)),
         ]
         for name, step in steps:
+            if self.declined:
+                break
             try:
                 step()
             except Exception as error:
@@ -289,7 +293,8 @@ class Session:
         try:
             self.captures.comparison = resized.measure(self.recorder, items, deadline)
         except resized.Declined as reason:
-            self.notes.append(str(reason))
+            self.declined = True
+            self.notes = [str(reason)]
             for site in self.recorder.timings():
                 site.restart(items)
 

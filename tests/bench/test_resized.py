@@ -39,6 +39,17 @@ def test_calls_get_the_number_of_items_and_each_item_its_own_answer(tmp_path: Pa
     assert found.comparison.relative_error < 1e-5
 
 
+def test_lists_of_texts_are_repeated_like_tensors(tmp_path: Path) -> None:
+    text = f"{HEAD}\ndef model(texts, unit):\n    return torch.tensor([[float(len(one)), 1.0, 2.0] for one in texts])\n"
+    text += "for step in range(6):\n    y = model(['one', 'three', 'eleven'], 'letters')\n"
+    found = resized(tmp_path, text, "model(['one', 'three', 'eleven'], 'letters')", 7)
+    assert found.ok, found.ending
+    assert found.timings[0].items == 7
+    assert found.comparison is not None
+    assert found.comparison.rows == 7
+    assert found.comparison.relative_error == 0
+
+
 def test_the_script_itself_sees_its_own_batches_only(tmp_path: Path) -> None:
     text = MLP.replace("    y = model", "    assert step < 2 or y.shape[0] == 4\n    y = model")
     assert resized(tmp_path, text, "model(torch.randn(4, 8))", 64).ok
@@ -65,8 +76,8 @@ for step in range(6):
     ("signature", "body", "arguments", "reason"),
     [
         ("x, mask", "x + mask.sum()", "torch.ones(4, 8), torch.ones(2, 2)", "do not have one first dimension"),
-        ("x, text", "x", "torch.ones(4, 8), 'a text'", "other things than tensors and numbers"),
-        ("n", "torch.ones(n)", "3", "not given tensors"),
+        ("x, other", "x", "torch.ones(4, 8), object()", "other things than tensors, numbers and texts"),
+        ("n", "torch.ones(n)", "3", "neither tensors nor lists of texts"),
         ("x", "x.sum()", "torch.ones(4, 8)", "does not have one row for each item"),
         ("x", "x.reshape(4, 8)", "torch.ones(4, 8)", "the model cannot be called so"),
     ],
