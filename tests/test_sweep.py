@@ -131,6 +131,16 @@ def test_without_an_argument_the_data_loader_is_given_the_batch_size(ground: Gro
 
 @pytest.mark.torch
 @pytest.mark.usefixtures("_one_round")
+def test_an_argument_that_does_not_reach_the_model_gives_way_to_the_data_loader(tmp_path: Path) -> None:
+    fixed = LOADER.replace("batch_size=options.batch_size", "batch_size=4")
+    asked = RunConfiguration(cores_per_instance=1, threads=1, batch_size=16)
+    (result,) = Ground(tmp_path, fixed, ("--batch-size", "4")).sweep(asked).results
+    assert result.status == "measured", result
+    assert result.batch_by == "its data loaders form batches of 16"
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("_one_round")
 def test_a_model_whose_answers_depend_on_their_neighbours_is_not_best_at_anything(tmp_path: Path) -> None:
     asked = RunConfiguration(cores_per_instance=1, threads=1, batch_size=8)
     found = Ground(tmp_path, MIXES).sweep(asked)
