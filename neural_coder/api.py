@@ -13,6 +13,7 @@ from typing import Any, Literal
 import platformdirs
 
 from neural_coder import config, diff, engine, interpreters, registry, repo, vendoring
+from neural_coder.configurations import Wanted
 from neural_coder.engine import Request
 from neural_coder.errors import UserError
 from neural_coder.patching import Patch
@@ -38,6 +39,11 @@ def enable(
     timeout: str | float | None = None,
     cwd: str | os.PathLike[str] | None = None,
     python: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    mode: str | None = None,
+    instances: int | None = None,
+    cores_per_instance: int | None = None,
+    threads: int | str | Sequence[int] | None = None,
+    batch_size: int | str | Sequence[int] | None = None,
     apply: bool = False,
     run: bool = True,
     vendor: bool = False,
@@ -61,6 +67,13 @@ def enable(
         cwd: Working directory of the script. None: the current one.
         python: Interpreter that runs the script (default: that of the active virtual environment, else this one), or
             several: `ENGINE=PATH` names one for an engine that needs an environment of its own.
+        mode: Also measure the original and the best variants in the run configurations that matter for `"latency"`,
+            `"throughput"` or `"multi-instance"`, and say which is best for what. None: only where one of the following
+            is given.
+        instances: Run configurations: processes at the same time.
+        cores_per_instance: Run configurations: cores that each of them is bound to.
+        threads: Run configurations: numbers of threads of each instance. Default: its cores.
+        batch_size: Run configurations: batch sizes.
         apply: Change the files when something faster was found (with `run=False`: at once).
         run: False patches with the given features without running anything; that needs no PyTorch.
         vendor: The patch brings a copy of the runtime along, if it needs it, so that the script runs where Neural Coder
@@ -93,6 +106,11 @@ def enable(
             python=[python] if isinstance(python, str | os.PathLike) else python,
             vendor=vendor,
             resume=resume,
+            mode=mode,
+            instances=instances,
+            cores_per_instance=cores_per_instance,
+            threads=threads,
+            batch_size=batch_size,
         )
     else:
         wanted = _features(features)
@@ -121,6 +139,11 @@ def optimize(
     python: Sequence[str | os.PathLike[str]] = (),
     vendor: bool = False,
     resume: bool = False,
+    mode: str | None = None,
+    instances: int | None = None,
+    cores_per_instance: int | None = None,
+    threads: int | str | Sequence[int] | None = None,
+    batch_size: int | str | Sequence[int] | None = None,
 ) -> Result:
     """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
 
@@ -138,6 +161,11 @@ def optimize(
         python: See `enable`.
         vendor: See `enable`.
         resume: See `enable`.
+        mode: See `enable`.
+        instances: See `enable`.
+        cores_per_instance: See `enable`.
+        threads: See `enable`.
+        batch_size: See `enable`.
     """
     settings = config.load(script.resolve().parent)
     name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
@@ -146,6 +174,19 @@ def optimize(
         features=_features(features if features is not None else settings.features),
         vendor=vendor,
         resume=resume,
+        configurations=Wanted(
+            mode=config.parse_mode(mode) if mode else settings.configurations.mode,
+            instances=config.parse_number(instances) if instances is not None else settings.configurations.instances,
+            cores_per_instance=(
+                config.parse_number(cores_per_instance)
+                if cores_per_instance is not None
+                else settings.configurations.cores_per_instance
+            ),
+            threads=config.parse_numbers(threads) if threads is not None else settings.configurations.threads,
+            batch_sizes=(
+                config.parse_numbers(batch_size) if batch_size is not None else settings.configurations.batch_sizes
+            ),
+        ),
         criterion=Criterion(
             relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
             metric=name,

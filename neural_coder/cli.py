@@ -92,6 +92,15 @@ _vendor = click.option(
 @click.option(
     "--resume", is_flag=True, help="Go on with this search where it was left: after Ctrl-C, a crash, kill -9."
 )
+@click.option(
+    "--mode",
+    metavar="MODE",
+    help="Also measure run configurations for `latency`, `throughput` or `multi-instance`, and say which is best.",
+)
+@click.option("--instances", type=int, metavar="N", help="Run configurations: so many processes at the same time.")
+@click.option("--cores-per-instance", type=int, metavar="N", help="Run configurations: each bound to so many cores.")
+@click.option("--threads", metavar="N,...", help="Run configurations: threads of each instance (default: its cores).")
+@click.option("--batch-size", metavar="N,...", help="Run configurations: batch sizes, such as 1,8,32.")
 def optimize(
     script: Path,
     args: tuple[str, ...],

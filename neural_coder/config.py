@@ -11,12 +11,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from neural_coder.configurations import MODES, Wanted
 from neural_coder.errors import UserError
+from neural_coder.records import Mode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,6 +54,8 @@ class Config:
     """Interpreter that runs the script."""
     pythons: Mapping[str, Path] = field(default_factory=dict)
     """By engine: another interpreter that it runs with."""
+    configurations: Wanted = field(default_factory=Wanted)
+    """Run configurations to measure, besides the features."""
     path: Path | None = None
     """The pyproject.toml that this comes from; None when no such file has the table."""
 
@@ -82,7 +86,8 @@ def load(start: Path) -> Config:
             settings.update(_SETTINGS[key](value, path.parent))
         except UserError as error:
             raise UserError(f"{path}: {key} of [tool.{TABLE}]: {error}") from None
-    return Config(path=path, **settings)  # type: ignore[arg-type]
+    wanted = Wanted(**{name: settings.pop(name) for name in _CONFIGURATION if name in settings})  # type: ignore[arg-type]
+    return Config(path=path, configurations=wanted, **settings)  # type: ignore[arg-type]
 
 
 def fingerprint(start: Path) -> str:
@@ -216,6 +221,53 @@ def parse_metric(text: str) -> tuple[str, str]:
     return name, pattern
 
 
+def parse_mode(text: str) -> Mode:
+    """Read a mode of run configurations.
+
+    Raises:
+        UserError: There is no such mode.
+    """
+    for mode in MODES:
+        if text.strip().replace("_", "-") == mode:
+            return mode
+    raise UserError(f"{text!r} is no mode; there are {', '.join(MODES)}.")
+
+
+def parse_numbers(given: str | int | Sequence[int]) -> tuple[int, ...]:
+    """Read whole numbers of at least 1: `8`, `1,8,32` or a list.
+
+    Raises:
+        UserError: Something else was given.
+    """
+    wrong = UserError(f"{given!r} is no list of whole numbers of at least 1, such as 1,8,32.")
+    items: Sequence[object] = (
+        given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+    )
+    numbers = [_whole(item) for item in items]
+    if not numbers or min(numbers) < 1:
+        raise wrong
+    return tuple(dict.fromkeys(numbers))
+
+
+def parse_number(given: str | int) -> int:
+    """Read one whole number of at least 1.
+
+    Raises:
+        UserError: Something else was given.
+    """
+    numbers = parse_numbers(given)
+    if len(numbers) > 1:
+        raise UserError(f"{given!r} is more than one number.")
+    return numbers[0]
+
+
+def _whole(item: object) -> int:
+    """A whole number; 0 for everything else."""
+    if isinstance(item, str):
+        return int(item) if item.strip().isdecimal() else 0
+    return item if isinstance(item, int) and not isinstance(item, bool) else 0
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +371,15 @@ def _catalogue(value: object, _: Path) -> dict[str, object]:
     return {}
 
 
+def _configuration(name: str, read: Callable[[Any], object]) -> Callable[[object, Path], dict[str, object]]:
+    def setting(value: object, _: Path) -> dict[str, object]:
+        if not isinstance(value, str | int | list):
+            raise UserError(f"{value!r} is neither a text, a number nor a list.")
+        return {name: read(value)}
+
+    return setting
+
+
 def _text_or_number(value: object) -> str | float:
     if isinstance(value, str | int | float):
         return value
@@ -331,6 +392,8 @@ def _strings(value: object, wanted: str) -> list[str]:
     raise UserError(f"{value!r} is not {wanted}.")
 
 
+_CONFIGURATION = tuple(each.name for each in fields(Wanted))
+
 _SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
     "features": _features,
     "accuracy": _accuracy,
@@ -340,5 +403,10 @@ _SETTINGS: Mapping[str, Callable[[object, Path], dict[str, object]]] = {
     "timeout": _timeout,
     "exclude": _exclude,
     "catalogue": _catalogue,
+    "mode": _configuration("mode", parse_mode),
+    "instances": _configuration("instances", parse_number),
+    "cores_per_instance": _configuration("cores_per_instance", parse_number),
+    "threads": _configuration("threads", parse_numbers),
+    "batch_size": _configuration("batch_sizes", parse_numbers),
     "python": _python,
 }

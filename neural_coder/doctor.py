@@ -6,7 +6,7 @@ from typing import Any
 
 from neural_coder import config, interpreters, registry
 from neural_coder.backend import Backend
-from neural_coder.bench import machine
+from neural_coder.bench import kernels, machine
 from neural_coder.interpreters import Installed, Interpreters
 from neural_coder.race import Say
 from neural_coder.records import SCHEMA_VERSION
@@ -22,11 +22,23 @@ def diagnose(named: Interpreters, say: Say) -> dict[str, Any]:
     interpreter = named.script or config.default_python()
     say(f"looking into {interpreter}")
     installed = interpreters.look(interpreter, named.engines, deep=True)
+    say("multiplying matrices in each precision")
     return {
         "schema": SCHEMA_VERSION,
         "machine": machine.describe_machine().as_dict(),
         "python": {"path": str(interpreter), "version": installed.script.python_version},
+        "kernels": _kernels(installed.script),
         "engines": [_engine(backend, installed) for backend in _torch_first()],
+    }
+
+
+def _kernels(environment: machine.Environment) -> dict[str, Any]:
+    """How many times faster than float32 one core multiplies matrices in lower precision."""
+    found = kernels.known(environment)
+    return {
+        "bf16": found.ratios.get("bf16"),
+        "int8": found.ratios.get("int8"),
+        "reason": "; ".join(f"{name}: {reason}" for name, reason in found.reasons.items()),
     }
 
 

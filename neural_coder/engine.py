@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, config, identity, interpreters, journal, observed, planner, registry
+from neural_coder import candidate, config, identity, interpreters, journal, observed, planner, registry, sweep
 from neural_coder.analysis import Project, analyze_script
-from neural_coder.bench import machine, runner, stats
+from neural_coder.bench import kernels, machine, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
+from neural_coder.configurations import Wanted, configurations
 from neural_coder.diff import join
 from neural_coder.errors import BackendMissing, NothingMeasured, UserError
 from neural_coder.files import git_root
 from neural_coder.interpreters import Installed
 from neural_coder.observed import Merged
 from neural_coder.patching import Patch
-from neural_coder.race import Bench, Clock, Race, Say
+from neural_coder.race import Bench, Clock, Race, Result, Say
 from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
 from neural_coder.vendoring import vendor
@@ -51,6 +52,8 @@ class Request:
     """Whether the patch brings a copy of the runtime along."""
     resume: bool = False
     """Go on with the same search where it was left, if it was."""
+    configurations: Wanted = field(default_factory=Wanted)
+    """Run configurations to measure the original and the best variants in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,8 @@ def optimize(request: Request, say: Say) -> Optimized:
         BackendMissing: PyTorch is not installed where the script runs.
         NothingMeasured: The script fails by itself, or reaches no model call.
     """
-    clock = Clock(budget=request.budget)
+    asked = configurations(request.configurations, machine.usable_cores()) if request.configurations.anything else ()
+    clock = Clock(budget=request.budget * (1 - sweep.SHARE if asked else 1))
     say("reading the script")
     project = Project.find(request.script, request.python)
     analyses = analyze_script(request.script, project)
@@ -92,13 +96,27 @@ def optimize(request: Request, say: Say) -> Optimized:
             run=kept.run,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
-        plans = _plans(request, ground, installed)
+        plans = _plans(request, ground, installed, say)
         candidates, refused = _candidates(plans, project, analyses)
         race = Race(
             bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
         )
         found = race.run_or_stop(candidates)
         kept.answer(found)
+        swept = None
+        if asked and found.ended != "interrupted":
+            sweeper = sweep.Sweeper(
+                bench=ground.bench,
+                task=ground.task,
+                first=ground.first,
+                control=ground.control,
+                project=project,
+                analyses=analyses,
+                always=(CPU_INSTEAD,) if ground.moved else (),
+                clock=Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used)),
+                say=say,
+            )
+            swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
     winner = found.candidate or ground.moved
     patches = winner.patches if winner else ()
     if request.vendor:
@@ -124,6 +142,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         chosen=found.chosen.plan.id if found.chosen else None,
         confirmed=found.confirmed,
         diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
+        sweep=swept,
         notes=_notes(ground, found.baseline),
         seconds=clock.used,
         search=kept.search,
@@ -327,13 +346,18 @@ def _merged(project: Project, analyses: tuple[Analysis, ...], ground: _Ground) -
     return observed.merge(facts, first.observed, project.root, complete=first.ended_by_itself)
 
 
-def _plans(request: Request, ground: _Ground, installed: Installed) -> tuple[Plan, ...]:
+def _plans(request: Request, ground: _Ground, installed: Installed, say: Say) -> tuple[Plan, ...]:
     always = (CPU_INSTEAD,) if ground.moved else ()
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
     available = {name: installed.why_skipped(name) for name in registry.backends()}
-    plans = planner.automatic_plans(ground.task, available=available, always=always, gpu=installed.script.cuda)
+    say("looking at what this machine's kernels reach")
+    # On a GPU other kernels decide.
+    ratios = {} if installed.script.cuda else kernels.known(installed.script).ratios
+    plans = planner.automatic_plans(
+        ground.task, available=available, always=always, gpu=installed.script.cuda, kernels=ratios
+    )
     return tuple(planner.fitted(plan, ground.first) for plan in plans)
 
 
@@ -353,6 +377,21 @@ def _candidates(
             status: Status = "failed" if outcome.ours else "skipped"
             refused.append(Verdict(plan=plan, status=status, reason=outcome.reason))
     return built, refused
+
+
+def _finalists(request: Request, found: Result, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The variants that are worth measuring in other run configurations, the chosen one first."""
+    proven = [
+        each
+        for each in found.verdicts
+        if each.rounds >= stats.MINIMUM_ROUNDS
+        and each.speedup is not None
+        # What was asked for by name is shown, whether it is faster here or not.
+        and each.status in (("faster",) if request.features is None else ("faster", "same", "slower"))
+    ]
+    proven.sort(key=lambda each: (each is not found.chosen, -each.speedup.median if each.speedup else 0.0))
+    by_id = {item.plan.id: item for item in candidates}
+    return [by_id[each.plan.id] for each in proven[: sweep.MOST_VARIANTS]]
 
 
 def _reproduce(request: Request, plan: Plan) -> str:

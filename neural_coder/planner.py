@@ -20,6 +20,9 @@ EAGER = "torch"
 """The engine of features that need none of their own."""
 RUN_SECONDS = 8.0
 """What a run of a script typically takes before its model is at full speed: imports, weights, the first calls."""
+USUAL_RATIOS = {"bf16": 2.25, "int8": 4.6}
+"""How many times faster than float32 one core multiplies matrices where the promises were measured (AVX-512 with BF16
+and VNNI)."""
 
 
 def plan_for(features: Sequence[Feature], task: Task) -> Plan:
@@ -49,7 +52,12 @@ def plan_for(features: Sequence[Feature], task: Task) -> Plan:
 
 
 def automatic_plans(
-    task: Task, *, available: Mapping[str, str], always: Sequence[Feature] = (), gpu: bool = False
+    task: Task,
+    *,
+    available: Mapping[str, str],
+    always: Sequence[Feature] = (),
+    gpu: bool = False,
+    kernels: Mapping[str, float] | None = None,
 ) -> tuple[Plan, ...]:
     """List the variants that a search tries: all combinations of automatic features and of their values.
 
@@ -58,6 +66,8 @@ def automatic_plans(
         available: For each backend why it cannot be used here, in words; empty when it can.
         always: Features that are part of every variant; combinations that they exclude are left out.
         gpu: Whether PyTorch can use a GPU here.
+        kernels: By kind (`Transform.kernel`): how many times faster than float32 it is on this machine. What is not
+            among them counts as usual.
 
     Returns:
         The plans, the most promising first: by what their features typically gain, for the time that it takes to see.
@@ -72,7 +82,7 @@ def automatic_plans(
             continue
         plan = plan_for(chosen, task)
         plans[plan.features] = replace(plan, skipped=available.get(plan.backend, "") or _why_no_gpu(plan, gpu))
-    return tuple(sorted(plans.values(), key=lambda plan: (-_worth(plan), len(plan.features), plan.id)))
+    return tuple(sorted(plans.values(), key=lambda plan: (-_worth(plan, kernels or {}), len(plan.features), plan.id)))
 
 
 def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tuple[LeftAlone, ...]]:
@@ -197,7 +207,14 @@ def _choices(task: Task) -> list[list[Feature | None]]:
     return list(slots.values())
 
 
-def _worth(plan: Plan) -> float:
+def _worth(plan: Plan, kernels: Mapping[str, float]) -> float:
     """What a first look at a plan promises for each second that it takes."""
-    promise = math.prod(_kind(feature).promise for feature in plan.features)
+    promise = math.prod(_promise(_kind(feature), kernels) for feature in plan.features)
     return (promise - 1.0) / (RUN_SECONDS + registry.backends()[plan.backend].startup_seconds)
+
+
+def _promise(kind: type[Transform], kernels: Mapping[str, float]) -> float:
+    """What a feature promises on this machine: as declared, times what its kernel reaches here against where it was."""
+    if kind.kernel not in kernels:
+        return kind.promise
+    return kind.promise * kernels[kind.kernel] / USUAL_RATIOS[kind.kernel]

@@ -109,6 +109,10 @@ class Bench:
         """Run a variant for a round."""
         return self.run(self._variant(candidate, purpose))
 
+    def job_of(self, candidate: Candidate | None) -> Job:
+        """The job of a round: of a variant, or of the original."""
+        return self._job("baseline", "sweep") if candidate is None else self._variant(candidate, "sweep")
+
     @property
     def _whole(self) -> bool:
         return bool(self.criterion.pattern)

@@ -517,6 +517,10 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     observed: Observation | None = None
     """What was seen of the models, where that was asked for."""
+    cores: tuple[int, ...] = ()
+    """Logical CPUs that the process could run on; empty where the system does not tell."""
+    threads: int | None = None
+    """Threads that PyTorch used inside of operations; None without PyTorch."""
 
     @property
     def ok(self) -> bool:
@@ -591,3 +595,60 @@ class Criterion:
     lower_is_better: bool = False
     minimum_gain: float = 1.03
     """The whole interval of the speed-up must lie beyond this (and below its inverse to count as slower)."""
+
+
+# --- run configurations ---------------------------------------------------------------------------------------------
+
+Mode = Literal["latency", "throughput", "multi-instance"]
+SweepStatus = Literal["measured", "inaccurate", "unverified", "declined", "failed", "not_measured"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RunConfiguration:
+    """How a script is run: in how many processes at once, on how many cores each, and on how large batches."""
+
+    instances: int = 1
+    cores_per_instance: int
+    threads: int
+    """Of each instance, inside of operations."""
+    batch_size: int | None = None
+    """Items in one call of the model; None: as the script makes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationResult:
+    """What became of one variant in one run configuration."""
+
+    configuration: RunConfiguration
+    variant: str | None
+    """Id of the plan; None: the original."""
+    status: SweepStatus
+    """`declined`: the script cannot be run so; `not_measured`: the time was over before."""
+    reason: str = ""
+    """In words; also what the reader should know of a figure."""
+    latency: Interval | None = None
+    """Seconds for one call, of the median instance."""
+    slowest: Interval | None = None
+    """The same, of the slowest instance."""
+    throughput: Interval | None = None
+    """Per second, of all instances together, in the sweep's unit."""
+    rounds: int = 0
+    """How often it was run; fewer than three give no interval of their own."""
+    batch_by: str = ""
+    """How the script got the batch size, in words."""
+    commands: tuple[str, ...] = ()
+    """What starts the instances so by hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The original and the best variants in several run configurations."""
+
+    mode: Mode | None
+    unit: Literal["items", "calls", "steps"]
+    """What throughput counts."""
+    results: tuple[ConfigurationResult, ...]
+    """The first is the original as it is usually run: one instance on all cores."""
+    best_latency: ConfigurationResult | None
+    best_throughput: ConfigurationResult | None
+    notes: tuple[str, ...] = ()

@@ -47,6 +47,11 @@ def size(number: float) -> str:
     return f"{_digits(number)} {_SIZES[power]}"
 
 
+def rate(per_second: float) -> str:
+    """How much there is in a second: `12.4`, `44,160`, without its unit."""
+    return _digits(per_second)
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun in the right form: `1 round`, `20,000 calls`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -229,6 +229,8 @@ def test_doctor_reports_torch_and_engines(neural_coder):
     names = [engine["name"] for engine in data["engines"]]
     assert {"torch", "inductor", "onnxruntime", "openvino", "ipex"} <= set(names)
     assert all(engine["usable"] or engine["reason"] for engine in data["engines"])
+    assert data["kernels"]["bf16"] > 0
+    assert data["kernels"]["int8"] or data["kernels"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,10 @@ def test_doctor_reports_torch_and_engines(neural_coder):
         (["patch", "infer.py", "--feature", "bf16", "--feature", "bf16_weights"], "exclude"),
         (["explain", "compil"], "compile"),
         (["optimize", "infer.py", "--budget", "soon"], "soon"),
+        (["optimize", "infer.py", "--mode", "fast"], "there are latency, throughput, multi-instance"),
+        (["optimize", "infer.py", "--batch-size", "1,many"], "such as 1,8,32"),
+        (["optimize", "infer.py", "--instances", "100000"], "may use"),
+        (["optimize", "infer.py", "--mode", "latency", "--instances", "2"], "use --mode multi-instance"),
         (["optimize", "infer.py", "--accuracy", "high"], "high"),
         (["optimize", "infer.py", "--metric", "acc=("], "no regular expression"),
         (["optimize", "infer.py", "--output", "no/such/folder.patch"], "does not exist"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from neural_coder import config
 from neural_coder.config import Config
+from neural_coder.configurations import Wanted
 from neural_coder.errors import UserError
 
 
@@ -123,6 +124,25 @@ def test_features_may_be_one_string_or_auto(tmp_path: Path) -> None:
     assert config.load(project(tmp_path, "[tool.neural_coder]\nfeatures = 'a, b'")).features == ("a", "b")
 
 
+def test_run_configurations_are_read_from_the_table(tmp_path: Path) -> None:
+    table = '[tool.neural_coder]\nmode = "multi_instance"\ninstances = 2\nthreads = [1, 2]\nbatch_size = "1,8,8"\n'
+    assert config.load(project(tmp_path, table)).configurations == Wanted(
+        mode="multi-instance", instances=2, threads=(1, 2), batch_sizes=(1, 8)
+    )
+    assert not config.load(project(tmp_path, "[tool.neural_coder]\n")).configurations.anything
+
+
+@pytest.mark.parametrize("given", ["", "0", "1,0", "1,,2", "eight", "-1", [1.5], [True], [], [None], 0, True])
+def test_what_is_no_list_of_numbers_is_refused(given: object) -> None:
+    with pytest.raises(UserError, match="such as 1,8,32"):
+        config.parse_numbers(given)  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UserError, match="there are latency, throughput, multi-instance"):
+        config.parse_mode("fast")
+
+
 def test_the_nearest_file_counts_for_files_and_folders_below(tmp_path: Path) -> None:
     project(tmp_path, "[tool.neural_coder]\naccuracy = 0.05\n")
     (tmp_path / "a" / "b").mkdir(parents=True)
@@ -138,7 +158,7 @@ def test_the_nearest_file_counts_for_files_and_folders_below(tmp_path: Path) -> 
     [
         ("[tool.neural_coder]\nacuracy = 0.01", "did you mean 'accuracy'"),
         ("[tool.neural_coder]\nlower-is-better = true", "did you mean 'lower_is_better'"),
-        ("[tool.neural_coder]\nxyzzy = 1", "there are accuracy, budget"),
+        ("[tool.neural_coder]\nxyzzy = 1", "there are accuracy, batch_size, budget"),
         ("[tool.neural-coder]\naccuracy = 0.01", "with an underscore"),
         ("[tool]\nneural_coder = 3", "must be a table"),
         ("[tool.neural_coder", "not valid TOML"),

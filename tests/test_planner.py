@@ -162,6 +162,27 @@ def test_the_most_promising_come_first_and_what_compiles_for_long_after_what_doe
     assert order[-1] == "inference_mode"
 
 
+def test_what_the_kernels_of_this_machine_reach_orders_the_queue():
+    def order(**ratios):
+        return [plan.id for plan in automatic("inference", kernels=ratios)]
+
+    usual = order()
+    assert order(**planner.USUAL_RATIOS) == usual
+    weights, integers = "bf16_weights+inference_mode", "inference_mode+int8_dynamic=torch"
+    assert order(bf16=20.0).index(weights) < order(bf16=20.0).index(integers)
+    assert order(int8=20.0).index(integers) < order(int8=20.0).index(weights)
+    slow = order(bf16=0.3)
+    assert sorted(slow) == sorted(usual)
+    assert all("bf16" in name for name in slow[-5:])
+    assert slow.index("inference_mode") < slow.index(weights)
+
+
+def test_kernels_that_features_rest_on_are_those_that_are_measured():
+    declared = {kind.kernel for kind in registry.transforms().values()}
+    assert declared == {"", *planner.USUAL_RATIOS}
+    assert all("bf16" in name or "int8" in name for name, kind in registry.transforms().items() if kind.kernel)
+
+
 def test_what_cannot_be_tried_here_is_listed_with_its_reason():
     plans = automatic("inference", available={**FINE, "inductor": "no C++ compiler was found"})
     skipped = {plan.backend for plan in plans if plan.skipped}

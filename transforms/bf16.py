@@ -28,6 +28,7 @@ class Bf16(Autocast):
     order = 30
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
     promise = 1.6
+    kernel = "bf16"
 
     LEAVES_ALONE = (
         code("""

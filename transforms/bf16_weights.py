@@ -31,6 +31,7 @@ class Bf16Weights(Accelerated):
     implies = ("inference_mode",)
     hardware = "CPUs with AMX, AVX512_BF16 or Arm BF16"
     promise = 2.5
+    kernel = "bf16"
 
     LEAVES_ALONE = (
         code("""

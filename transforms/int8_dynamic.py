@@ -44,6 +44,7 @@ class Int8Dynamic(Quantization):
     effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 3.0
+    kernel = "int8"
 
     LEAVES_ALONE = (
         code("""

@@ -38,6 +38,7 @@ class Int8Static(StaticQuantization):
     effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 5.0
+    kernel = "int8"
 
     LEAVES_ALONE = (
         code("""

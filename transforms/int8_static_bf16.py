@@ -37,6 +37,7 @@ class Int8StaticBf16(StaticQuantization):
     effect = "multiplies in 8-bit integers, the rest is bfloat16"
     hardware = "CPUs with AMX, or with AVX512_VNNI and AVX512_BF16"
     promise = 5.5
+    kernel = "int8"
 
     LEAVES_ALONE = (
         code("""

@@ -61,6 +61,10 @@ class Recorder:
         """Called once there is enough; does not return."""
         self.reached: Callable[[], None] = lambda: None
         """Called when the first probed call begins."""
+        self.begin: Callable[[], None] = lambda: None
+        """Called once, when the first sample is about to be taken; waits for others that measure at the same time."""
+        self.over: Callable[[], bool] = lambda: True
+        """Called while there is enough; whether others have enough, too."""
         self.is_compiling: Callable[[], bool] = lambda: False
         self.in_model: Callable[[], bool] = lambda: False
         """Whether a model's call is going on, as far as anyone observes that."""
@@ -81,6 +85,7 @@ class Recorder:
         self._first_start: float | None = None
         self._last_end = 0.0
         self._overhead = 0.0
+        self._begun = False
         self._enough_since: float | None = None
         self._grace = 0.0
         self._by_optimizer, self._by_backward = StepClock(), StepClock()
@@ -148,6 +153,7 @@ class Recorder:
         began = time.perf_counter()
         site = self._site(name, "inference")
         site.see_size(values.leading_dimension(args, kwargs))
+        self.await_others(site)
         call = context.Call(function, args, kwargs)
         noted = self.watcher.before(site, args, kwargs)
         startup = Startup(function)
@@ -169,6 +175,8 @@ class Recorder:
         size = values.leading_dimension(args, kwargs)
         graphs = context.graphs_compiled()
         wait = not self._by_optimizer.is_open
+        if wait:
+            self.await_others(*self.timings())
         result, start, end = self._run(function, args, kwargs, began, wait=wait)
         with self._lock:
             for clock in (self._by_optimizer, self._by_backward):
@@ -235,6 +243,12 @@ class Recorder:
             self._last_end = max(self._last_end, end)
         return result, start, end
 
+    def await_others(self, *sites: Site) -> None:
+        """Wait for processes that measure at the same time, where the next call at one of these sites is a sample."""
+        if not self._begun and any(site.is_warm(self.sampling) for site in sites):
+            self._begun = True
+            self.begin()
+
     def take(self, site: Site, call: context.Call, seconds: float, startup: Startup) -> None:
         """Add the time of a call of an inference site."""
         site.add(seconds, self.sampling, startup=startup.went_on())
@@ -246,7 +260,7 @@ class Recorder:
 
     def _leave(self, end: float) -> None:
         """Stop the script when there is enough; else note what the probe itself has cost."""
-        if not self._to_the_end and self._enough():
+        if not self._to_the_end and self._enough() and self.over():
             self.stop()
         self._overhead += time.perf_counter() - end
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from . import instrument, keeper, load, replay
+from . import instrument, keeper, load, replay, resized, together
 from .capture import Captures
 from .guard import Guard
 from .imports import AfterImport
@@ -36,6 +36,7 @@ def main(job_file: str) -> None:
     """Run the job; ends the process with the script's own exit status."""
     job: dict[str, Any] = json.loads(Path(job_file).read_text(encoding="utf-8"))
     keeper.stand_between(job["parent"], job["folder"])
+    together.bind(job["cores"])
     faulthandler.enable()
     if hasattr(faulthandler, "register"):
         # The parent asks for it at the time limit. (A timer of faulthandler would hang forked children at their end.)
@@ -58,12 +59,14 @@ class Session:
         self.folder = Path(job["folder"])
         self.imports = AfterImport()
         self.guard = Guard(job["shadow"], job["root"], job["writable"])
+        self.sampling = Sampling(**job["sampling"])
         self.recorder = Recorder(
             job["probes"],
-            Sampling(**job["sampling"]),
+            self.sampling if job["items"] is None else self.sampling.one(),
             seconds=job["timeout"] * SHARE_OF_TIME_LIMIT,
             to_the_end=job["to_the_end"],
         )
+        self.meeting = together.Meeting(job["meeting"], job["timeout"] * SHARE_OF_TIME_LIMIT)
         self.captures = Captures(job["capture_to"], job["compare_with"])
         self.observer = Observer(self.recorder, job["shadow"], job["root"])
         self.witness = WitnessTaker()
@@ -71,6 +74,8 @@ class Session:
         self.before_loop: load.Snapshot | None = None
         self.wrong_probe = ""
         self.notes: list[str] = []
+        self.declined = False
+        """What was to be measured cannot be; the notes say why."""
         self.marks: dict[int, int] = {}
         """How often marked statements ran."""
         self.script_began = self.began
@@ -83,6 +88,8 @@ class Session:
         sys.dont_write_bytecode = True
         self.recorder.stop = self._stop
         self.recorder.reached = self._reached
+        if job["items"] is None:
+            self._measure_together()
         self.recorder.watcher = self.captures
         self._await_imports()
         probes = instrument.by_file(job["probes"])
@@ -185,6 +192,18 @@ class Session:
         with self.guard.paused():
             (self.folder / "reached").touch()
 
+    def _measure_together(self) -> None:
+        self.recorder.begin = self._begin_together
+        self.recorder.over = self._over_together
+
+    def _begin_together(self) -> None:
+        with self.guard.paused():
+            self.meeting.begin()
+
+    def _over_together(self) -> bool:
+        with self.guard.paused():
+            return self.meeting.over()
+
     # --- after the script, or in its midst
 
     def _stop(self) -> None:
@@ -202,6 +221,8 @@ class Session:
         if self.job["stop_after"] is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         with self.guard.paused():
+            if result["code"] != 0:
+                self.meeting.leave()
             loop_end = load.Snapshot()
             self.recorder.switch_off()
             self.observer.switch_off()
@@ -217,6 +238,7 @@ class Session:
             result["peak_memory_bytes"] = self.peak_memory or load.peak_memory_bytes()
             result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
             result["versions"] = load.versions()
+            result.update(together.placement())
             result["notes"] = self.notes
             result["wrong_probe"] = self.wrong_probe
             unfinished = self.folder / "result.json.part"
@@ -248,16 +270,33 @@ class Session:
             ("the witness", lambda: self.witness.take(self.recorder)),
         ]
         for name, step in steps:
+            if self.declined:
+                break
             try:
                 step()
             except Exception as error:
                 self.notes.append(f"{name} failed: {type(error).__name__}: {error}")
 
     def _fill_up(self, ended: str) -> None:
-        if ended == "end":
-            left = self.job["timeout"] - (time.perf_counter() - self.began)
-            self.notes += replay.fill_up(self.recorder, time.perf_counter() + left / 2)
+        left = self.job["timeout"] - (time.perf_counter() - self.began)
+        deadline = time.perf_counter() + left / 2
+        if self.job["items"] is not None:
+            self._measure_resized(self.job["items"], deadline)
+        elif ended == "end":
+            self.notes += replay.fill_up(self.recorder, deadline)
+        self.meeting.leave()
         self.peak_memory = load.peak_memory_bytes()
+
+    def _measure_resized(self, items: int, deadline: float) -> None:
+        self.recorder.sampling = self.sampling
+        self._measure_together()
+        try:
+            self.captures.comparison = resized.measure(self.recorder, items, deadline)
+        except resized.Declined as reason:
+            self.declined = True
+            self.notes = [str(reason)]
+            for site in self.recorder.timings():
+                site.restart(items)
 
 
 def _is_idle(thread: threading.Thread) -> bool:

@@ -23,6 +23,10 @@ class Sampling:
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
 
+    def one(self) -> Sampling:
+        """One sample is enough."""
+        return Sampling(warmup=self.warmup, min_samples=1, max_samples=1, min_seconds=0.0, max_seconds=self.max_seconds)
+
 
 class Site:
     """The timings of one site."""
@@ -59,6 +63,14 @@ class Site:
     def _warm_long_enough(self, sampling: Sampling) -> bool:
         # Where one call takes half a minute, a third one for warming up would eat the time for samples.
         return self._warm >= 1 and sum(self.warmup[-self._warm :]) > sampling.max_seconds
+
+    def restart(self, items: int) -> None:
+        """Forget what was measured: from now on calls have so many items."""
+        self.warmup, self.samples, self.sizes, self._warm = [], [], {items}, 0
+
+    def is_warm(self, sampling: Sampling) -> bool:
+        """Whether the next call gives the first sample."""
+        return not self.samples and (self._warm >= sampling.warmup or self._warm_long_enough(sampling))
 
     def enough(self, sampling: Sampling) -> bool:
         """Whether the samples are enough."""

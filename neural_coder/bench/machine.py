@@ -108,13 +108,13 @@ def inspect_environment(python: Path, modules: Sequence[str], *, deep: bool = Fa
         deep: Also import each of them, in a child of its own, to see whether it works.
     """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++", "c++"))), "")
-    found, problem = _ask(python, "find", modules, 60.0)
+    found, problem = ask(python, "find", modules, 60.0)
     if found is None:
         return Environment(python=python, python_version="", compiler=compiler, problem=problem)
     reasons = {module: str(entry["reason"]) for module, entry in found["modules"].items()}
     cuda = bool(found["cuda_build"]) and bool(_gpus())
     for module in [module for module, reason in reasons.items() if deep and not reason]:
-        answer, problem = _ask(python, "import", [module], IMPORT_SECONDS)
+        answer, problem = ask(python, "import", [module], IMPORT_SECONDS)
         reasons[module] = problem if answer is None else answer["reason"]
         if module == "torch":
             cuda = answer is not None and bool(answer.get("cuda"))
@@ -131,11 +131,24 @@ def inspect_environment(python: Path, modules: Sequence[str], *, deep: bool = Fa
     )
 
 
-def _ask(python: Path, action: str, modules: Sequence[str], seconds: float) -> tuple[dict[str, Any] | None, str]:
-    """Run the inspector in an interpreter; its answer, or why there is none."""
+def ask(
+    python: Path, action: str, modules: Sequence[str], seconds: float, *, program: Path = INSPECTOR
+) -> tuple[dict[str, Any] | None, str]:
+    """Run one of our small programs in an interpreter.
+
+    Args:
+        python: The interpreter.
+        action: What the program is to do.
+        modules: What it is to do that with.
+        seconds: Limit for the process.
+        program: Which program.
+
+    Returns:
+        Its answer, or None and why there is none.
+    """
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
         output = Path(folder) / "answer.json"
-        command = [str(python), str(INSPECTOR), str(output), action, *modules]
+        command = [str(python), str(program), str(output), action, *modules]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             # Answers come by file: sitecustomize and chatty libraries may print what they like.
@@ -145,7 +158,7 @@ def _ask(python: Path, action: str, modules: Sequence[str], seconds: float) -> t
         except OSError as error:
             return None, f"{python} could not be started: {error.strerror}"
         except subprocess.TimeoutExpired:
-            return None, f"{' '.join(modules)} did not answer within {seconds:g} s"
+            return None, f"{' '.join(modules) or action} did not answer within {seconds:g} s"
         try:
             answer: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -157,21 +170,41 @@ def _why_no_answer(python: Path, action: str, modules: Sequence[str], done: subp
     last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     if action == "import":
         return f"importing {modules[0]} ends the process: {last}"
+    if action != "find":
+        return f"measuring {action} fails: {last}"
     return f"{python} does not work as a Python: {last}"
 
 
 # --- the processor
 
 
+SYSTEM_CPUS = Path("/sys/devices/system/cpu")
+
+
 def usable_cores() -> int:
     """Physical cores that this process may use: what PyTorch takes for its threads by default."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    cores = set()
-    for number in os.sched_getaffinity(0):
-        file = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
-        cores.add(_text(file) or str(number))
-    return max(1, min(len(cores), _quota(len(cores))))
+    cores = sum(map(len, physical_cores()))
+    return max(1, min(cores, _quota(cores)))
+
+
+def physical_cores() -> tuple[tuple[int, ...], ...]:
+    """One logical CPU of each physical core that this process may use, by memory node.
+
+    Returns:
+        Empty where processes cannot be bound to cores (macOS, Windows).
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    nodes: dict[str, dict[str, int]] = {}
+    for number in sorted(os.sched_getaffinity(0)):
+        folder = SYSTEM_CPUS / f"cpu{number}"
+        node = next((entry.name for entry in sorted(folder.glob("node[0-9]*"))), "")
+        # Hyper-threads of one core share their list of siblings; the first of them stands for the core.
+        siblings = _text(folder / "topology" / "thread_siblings_list") or str(number)
+        nodes.setdefault(node, {}).setdefault(siblings, number)
+    return tuple(tuple(cores.values()) for _, cores in sorted(nodes.items(), key=lambda item: min(item[1].values())))
 
 
 def _quota(cores: int) -> int:

@@ -50,6 +50,18 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """Processes that measure at the same time: none begins before all are warm, none stops before all have enough."""
+
+    folder: Path
+    """Where they leave their marks."""
+    number: int
+    """Of this process, from 0."""
+    count: int
+    """How many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One run of the user's script."""
 
@@ -67,7 +79,14 @@ class Job:
     """By the file's real path."""
     seed: int = 0
     threads: int = 0
-    """Threads for every variant alike; 0: as many as the process may use cores."""
+    """Threads for every variant alike; 0: as many as the process may use cores, unless the environment says else."""
+    cores: tuple[int, ...] = ()
+    """Logical CPUs that the process is bound to before anything is imported; none: it may run on all."""
+    meeting: Meeting | None = None
+    """With which other processes it measures at the same time."""
+    items: int | None = None
+    """Measure inference calls with so many items: their inputs are repeated or cut along the first dimension once the
+    script's own calls have been made. None: measure the script's own calls."""
     timeout: float = 600.0
     """Seconds for the whole process."""
     to_the_end: bool = False

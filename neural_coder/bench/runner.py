@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import neural_coder
 from neural_coder.bench.limits import Limits
 from neural_coder.bench.machine import usable_cores
-from neural_coder.bench.protocol import Job
+from neural_coder.bench.protocol import Job, Meeting
 from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
 from neural_coder.bench.shadow import Shadow, remove_leftovers
 from neural_coder.records import Ending, Run
+
+log = logging.getLogger(__name__)
 
 WORKER = Path(neural_coder.__file__).resolve().parent / "_worker" / "worker.py"
 MARK = "NEURAL_CODER_RUN"
@@ -44,9 +48,34 @@ def run(job: Job) -> Run:
     Returns:
         Raw figures and how the process ended. The user's files are as they were, and no process is left.
     """
+    return run_together([job])[0]
+
+
+def run_together(jobs: Sequence[Job]) -> tuple[Run, ...]:
+    """Run several processes at the same time; they measure while all of them run.
+
+    Args:
+        jobs: One for each process.
+
+    Returns:
+        What came of each, in the same order.
+    """
     remove_leftovers(_end_marked)
-    with Shadow(job.root, job.script, job.patched, job.cwd) as shadow:
-        return _Child(job, shadow).run()
+    with contextlib.ExitStack() as stack:
+        children: list[_Child] = []
+        shadows = [stack.enter_context(Shadow(job.root, job.script, job.patched, job.cwd)) for job in jobs]
+        place = shadows[0].folder / "meeting"
+        place.mkdir()
+        for number, (job, shadow) in enumerate(zip(jobs, shadows, strict=True)):
+            meeting = Meeting(folder=place, number=number, count=len(jobs)) if len(jobs) > 1 else None
+            children.append(_Child(replace(job, meeting=meeting), shadow))
+            stack.callback(children[-1].end)
+        for child in children:
+            child.start()
+        running = children
+        while running := [child for child in running if child.goes_on()]:
+            _sleep_until_an_end([child.process for child in running], min(child.patience for child in running))
+        return tuple(child.read() for child in children)
 
 
 class _Child:
@@ -57,24 +86,31 @@ class _Child:
         self._shadow = shadow
         self._folder = shadow.folder
         self._mark = shadow.folder.name
+        self._streams = (shadow.folder / "stdout", shadow.folder / "stderr")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._limits: Limits | None = None
+        self._began = self._seconds = 0.0
+        self._killed = ""
+        self._unusable = ""
 
-    def run(self) -> Run:
-        self._write_job()
-        began = time.perf_counter()
-        stdout, stderr = self._folder / "stdout", self._folder / "stderr"
-        try:
-            with stdout.open("wb") as out, stderr.open("wb") as err:
-                process = self._start(out, err)
-                try:
-                    killed = self._wait(process, began + self._job.timeout, (stdout, stderr))
-                finally:
-                    _end_group(process, self._mark)
-        except OSError as error:
-            message = f"{self._job.python} could not be started: {error.strerror}."
-            return Run(ending=Ending(kind="unusable", message=message))
-        return self._read(process.returncode, killed, time.perf_counter() - began)
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Only while it goes on."""
+        assert self._process is not None
+        return self._process
 
     # --- before
+
+    def start(self) -> None:
+        """Start the process; where that cannot be done, `read` says so."""
+        self._write_job()
+        self._began = time.perf_counter()
+        try:
+            with self._streams[0].open("wb") as out, self._streams[1].open("wb") as err:
+                self._process = self._start(out, err)
+            self._limits = Limits(self._process.pid, self._folder, self._streams)
+        except OSError as error:
+            self._unusable = f"{self._job.python} could not be started: {error.strerror}."
 
     def _write_job(self) -> None:
         job, shadow = self._job, self._shadow
@@ -109,6 +145,9 @@ class _Child:
                     for mark in marks
                 ],
                 "stop_after": job.stop_after,
+                "cores": list(job.cores),
+                "meeting": asdict(job.meeting) | {"folder": str(job.meeting.folder)} if job.meeting else None,
+                "items": job.items,
             }
         )
         (self._folder / "job.json").write_text(text, encoding="utf-8")
@@ -116,8 +155,9 @@ class _Child:
     def _environment(self) -> dict[str, str]:
         threads = str(self._job.threads or usable_cores())
         given = os.environ
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {
-            **{name: given.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+            **{name: threads if self._job.threads else given.get(name, threads) for name in names},
             "PYTHONHASHSEED": str(self._job.seed % 2**32),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PWD": str(self._shadow.cwd),
@@ -139,22 +179,43 @@ class _Child:
 
     # --- during
 
-    def _wait(self, process: subprocess.Popen[bytes], deadline: float, streams: tuple[Path, ...]) -> str:
-        """Sleep until the process ends; says why it has to be ended, or nothing."""
-        limits = Limits(process.pid, self._folder, streams)
-        while not _sleep_until_end(process, min(limits.pause, max(deadline - time.perf_counter(), 0.01))):
-            if time.perf_counter() >= deadline:
-                _show_where(process)
-                return TIMED_OUT
-            if broken := limits.broken():
-                return broken
-        return ""
+    @property
+    def patience(self) -> float:
+        """Seconds until somebody should look again."""
+        pause = self._limits.pause if self._limits else 0.0
+        return min(pause, max(self._began + self._job.timeout - time.perf_counter(), 0.01))
+
+    def goes_on(self) -> bool:
+        """Whether the process still runs; one that is out of time or writes without end is ended."""
+        if self._process is not None and self._limits is not None and self._process.poll() is None:
+            if time.perf_counter() >= self._began + self._job.timeout:
+                _show_where(self._process)
+                self._killed = TIMED_OUT
+            else:
+                self._killed = self._limits.broken()
+            if not self._killed:
+                return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """End the process and all that it has started; those that measure with it need not wait for it."""
+        if self._process is not None and not self._seconds:
+            _end_group(self._process, self._mark)
+            self._seconds = time.perf_counter() - self._began
+        if meeting := self._job.meeting:
+            for mark in ("ready", "enough"):
+                (meeting.folder / f"{mark}-{meeting.number}").touch()
 
     # --- after
 
-    def _read(self, code: int, killed: str, seconds: float) -> Run:
+    def read(self) -> Run:
+        """What has come of the process, once it has ended."""
+        if self._process is None:
+            return Run(ending=Ending(kind="unusable", message=self._unusable))
         result = self._result()
-        ending = self._ending(result, code, killed)
+        seconds = self._seconds
+        ending = self._ending(result, self._process.returncode, self._killed)
         if result is None:
             return Run(ending=ending, wall_seconds=seconds)
         return Run(
@@ -172,6 +233,8 @@ class _Child:
             disturbed=result["disturbed"],
             versions=result["versions"],
             observed=observation_from(result["observed"]),
+            cores=tuple(result["cores"]),
+            threads=result["threads"],
         )
 
     def _result(self) -> dict[str, Any] | None:
@@ -198,7 +261,7 @@ class _Child:
         if self._job.stop_after is not None:
             return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
         if not any(timing["samples"] for timing in result["timings"]):
-            message = _why_no_samples(result, message)
+            message = message if self._job.items else _why_no_samples(result, message)
             return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)
         return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
 
@@ -266,26 +329,25 @@ def _writable_folders(root: Path) -> list[Path]:
 # --- waiting and ending
 
 
-def _sleep_until_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Sleep until the process ends or the time is over, without waking up in between; whether it has ended."""
-    if hasattr(os, "pidfd_open") and process.poll() is None:
+def _sleep_until_an_end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Sleep until one of the processes ends or the time is over, without waking up in between."""
+    if hasattr(os, "pidfd_open"):
         import select
 
+        handles: list[int] = []
         try:
-            handle = os.pidfd_open(process.pid)
-        except OSError:
-            pass
+            handles += [os.pidfd_open(process.pid) for process in processes]
+            select.select(handles, [], [], seconds)
+        except OSError as error:
+            log.debug("No handle of a process can be had here: %s", error)
         else:
-            try:
-                select.select([handle], [], [], seconds)
-            finally:
+            return
+        finally:
+            for handle in handles:
                 os.close(handle)
-            return process.poll() is not None
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        # Others that run beside it are looked at a little later.
+        processes[0].wait(seconds)
 
 
 def _show_where(process: subprocess.Popen[bytes]) -> None:

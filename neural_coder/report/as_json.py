@@ -29,7 +29,7 @@ from neural_coder.records import (
     TrainingCall,
     Verdict,
 )
-from neural_coder.report import observed_json
+from neural_coder.report import observed_json, sweep_json
 from neural_coder.report.model import Report
 from neural_coder.report.paths import relative
 from neural_coder.verdict import conclusion
@@ -72,6 +72,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "ended": report.ended,
         "evidence": report.evidence,
         "search": report.search,
+        "run_configurations": None if report.sweep is None else sweep_json.to_dict(report.sweep),
         "notes": list(report.notes),
         "seconds": report.seconds,
         **_diff(report.diff),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from neural_coder.observed import Merged
-from neural_coder.records import Analysis, Criterion, Interval, Run, Verdict
+from neural_coder.records import Analysis, Criterion, Interval, Run, Sweep, Verdict
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """Plain data."""
@@ -41,6 +41,8 @@ class Report:
     """Id of the recommended variant; None: keep the script."""
     confirmed: Interval | None = None
     """The chosen variant's speed-up in fresh runs after it was chosen."""
+    sweep: Sweep | None = None
+    """The original and the best variants in several run configurations, where that was asked for."""
     diff: str = ""
     """Of the chosen variant; bytes that are no UTF-8 as `surrogateescape` has them."""
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from neural_coder.report import observed_text
+from neural_coder.report import observed_text, sweep_text
 from neural_coder.units import count, duration, percent, ratio, size
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -111,7 +111,9 @@ def doctor_text(data: Mapping[str, Any], width: int | None = None, *, color: boo
     """
     facts = _grid()
     for key, value in data.items():
-        if key not in ("schema", "engines"):
+        if key == "kernels":
+            facts.add_row(Text("matrix products", style="bold"), Text(_clean(_kernels(value))))
+        elif key not in ("schema", "engines"):
             _add_facts(facts, key, value)
     engines = _table("engine", "version", "usable", "")
     for engine in data.get("engines", ()):
@@ -237,6 +239,7 @@ def _ending(data: Mapping[str, Any]) -> list[RenderableType]:
         lines.append(Text(f"Confirmed by fresh runs: {_speedup(data['confirmed']['speedup'], rounds=2)}."))
     if chosen is not None:
         lines += _consequences(chosen, data)
+    lines += _sweep(data.get("run_configurations"))
     lines += [Text(_clean(line)) for line in observed_text.lines(data["sites"]["observed"], _MOST_OBSERVED)]
     lines += [Text(_clean(note)) for note in data.get("notes", ())]
     if any((variant["startup_seconds"] or 0) >= _NEGLIGIBLE_STARTUP for variant in data["variants"]):
@@ -254,6 +257,17 @@ def _unfinished(data: Mapping[str, Any]) -> list[str]:
     answer = f"the best verified variant so far, {seen[data['evidence']]}" if data["chosen"] else "what is known so far"
     resume = f" --resume goes on with search {data['search']}." if data["search"] else ""
     return [f"Interrupted: this is {answer}.{resume}"]
+
+
+def _sweep(sweep: Mapping[str, Any] | None) -> list[RenderableType]:
+    """The run configurations: a table, then which is best for what."""
+    if sweep is None:
+        return []
+    table = _table("variant", "run configuration", f"per {'step' if sweep['unit'] == 'steps' else 'call'}", "", "")
+    table.columns[3].header = f"{sweep['unit']}/s"
+    for row in sweep_text.rows(sweep):
+        table.add_row(*map(_clean, row))
+    return [Text(), table, *(Text(_clean(line), style="bold") for line in sweep_text.conclusions(sweep)), Text()]
 
 
 def _consequences(chosen: Mapping[str, Any], data: Mapping[str, Any]) -> list[Text]:
@@ -323,6 +337,13 @@ def _sites(file: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _kernels(kernels: Mapping[str, Any]) -> str:
+    """What low precision reaches on one core, in one line."""
+    shown = [f"{name} {ratio(kernels[name])}" for name in ("bf16", "int8") if kernels[name]]
+    against = [f"{', '.join(shown)} against float32, on one core"] if shown else []
+    return "; ".join([*against, *([kernels["reason"]] if kernels["reason"] else [])])
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------

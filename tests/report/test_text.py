@@ -278,6 +278,12 @@ def test_doctor_says_what_is_missing_and_how_to_install_it() -> None:
     assert "OpenVINO – no absent Install: pip i" in shown
 
 
+def test_doctor_shows_what_low_precision_reaches() -> None:
+    both = {"bf16": 2.25, "int8": None, "reason": "int8: PyTorch cannot do it here"}
+    shown = flat(text.doctor_text({"kernels": both}, 100))
+    assert shown == "matrix products bf16 ×2.25 against float32, on one core; int8: PyTorch cannot do it here"
+
+
 @pytest.mark.parametrize("draw", [text.analysis_text, text.features_text, text.doctor_text])
 def test_empty_data_is_no_crash(draw: Callable[[dict[str, Any]], str]) -> None:
     assert draw({"files": [], "features": []}).strip() in ("", "files     none\nfeatures  none")
