@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from neural_coder.backend import Backend
+from neural_coder.records import Setting
 
 
 class Inductor(Backend):
@@ -17,3 +20,8 @@ class Inductor(Backend):
     distribution = "torch"
     needs_compiler = True
     startup_seconds = 30.0
+
+    @classmethod
+    def tunable(cls, kinds: frozenset[str]) -> Mapping[str, tuple[Setting, ...]]:
+        """Ranges that keep all values."""
+        return {"observer": ("minmax",)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from neural_coder.backend import Backend
+from neural_coder.records import Setting
 
 
 class Ipex(Backend):
@@ -19,3 +21,8 @@ class Ipex(Backend):
     startup_seconds = 15.0
     # It tells C++ developers about kernels that it overrides, whenever it is imported.
     environment: ClassVar[dict[str, str]] = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+    @classmethod
+    def tunable(cls, kinds: frozenset[str]) -> Mapping[str, tuple[Setting, ...]]:
+        """Ranges that keep all values, and for transformers SmoothQuant."""
+        return {"observer": ("minmax",), **({"alpha": (0.5,)} if kinds == {"Linear"} else {})}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from neural_coder.backend import Backend
+from neural_coder.records import Setting
 
 
 class Ort(Backend):
@@ -14,3 +17,8 @@ class Ort(Backend):
     distribution = "onnxruntime"
     extra = "onnxruntime"
     startup_seconds = 20.0
+
+    @classmethod
+    def tunable(cls, kinds: frozenset[str]) -> Mapping[str, tuple[Setting, ...]]:
+        """Ranges without rare extremes."""
+        return {"observer": ("percentile", "entropy")}

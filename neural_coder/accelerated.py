@@ -13,6 +13,7 @@ from neural_coder.transform import OCCUPIED, Transform, why_not, why_not_acceler
 class Accelerated(Transform):
     """A feature that hands each model that is only used for inference to the runtime."""
 
+    settable = True
     effect: ClassVar[str]
     """What becomes of a model, in words that follow its name."""
     precision: ClassVar[str | None] = None

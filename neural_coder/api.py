@@ -21,6 +21,7 @@ from neural_coder.race import Say
 from neural_coder.records import Criterion, Feature
 from neural_coder.report import as_json, text
 from neural_coder.source import write_bytes_atomically
+from neural_coder.tuning.tuner import DEFAULT_STRATEGY, DEFAULT_TRIALS, Wish
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ def enable(
     run: bool = True,
     vendor: bool = False,
     resume: bool = False,
+    strategy: str | None = None,
+    max_trials: int | None = None,
+    seed: int = 0,
 ) -> Result:
     """Make a PyTorch script faster: patch it, run the variants, verify their answers, and pick the fastest.
 
@@ -80,6 +84,10 @@ def enable(
             is not installed.
         resume: Go on with the same search where it was left (after Ctrl-C, say); runs that had ended are not made
             again.
+        strategy: How variants are tuned that are fast but lose too much: `basic`, `mse`, `bayesian`, `sigopt`,
+            `exhaustive` or `random`. None: `basic` in a search, and no tuning where features are given.
+        max_trials: Trials for tuning in one search, 20 by default; 0 switches it off.
+        seed: Of the strategy's random numbers.
 
     Returns:
         What was found; its `repr` is the table of all variants. After Ctrl-C in the midst of it that is the best that
@@ -111,6 +119,9 @@ def enable(
             cores_per_instance=cores_per_instance,
             threads=threads,
             batch_size=batch_size,
+            strategy=strategy,
+            max_trials=max_trials,
+            seed=seed,
         )
     else:
         wanted = _features(features)
@@ -144,6 +155,9 @@ def optimize(
     cores_per_instance: int | None = None,
     threads: int | str | Sequence[int] | None = None,
     batch_size: int | str | Sequence[int] | None = None,
+    strategy: str | None = None,
+    max_trials: int | None = None,
+    seed: int = 0,
 ) -> Result:
     """Do what `enable` does with `run=True`; None takes `[tool.neural_coder]` of the project, then the default.
 
@@ -166,12 +180,16 @@ def optimize(
         cores_per_instance: See `enable`.
         threads: See `enable`.
         batch_size: See `enable`.
+        strategy: See `enable`.
+        max_trials: See `enable`.
+        seed: See `enable`.
     """
     settings = config.load(script.resolve().parent)
     name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
+    wanted = _features(features if features is not None else settings.features)
     request = replace(
         _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python),
-        features=_features(features if features is not None else settings.features),
+        features=wanted,
         vendor=vendor,
         resume=resume,
         configurations=Wanted(
@@ -187,6 +205,7 @@ def optimize(
                 config.parse_numbers(batch_size) if batch_size is not None else settings.configurations.batch_sizes
             ),
         ),
+        tuning=_wish(strategy, max_trials, seed, searching=wanted is None),
         criterion=Criterion(
             relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
             metric=name,
@@ -334,6 +353,19 @@ def _features(features: Features) -> tuple[Feature, ...] | None:
     if not wanted:
         raise UserError('No feature named; `neural-coder features` lists them, and "auto" searches.')
     return wanted
+
+
+def _wish(strategy: str | None, max_trials: int | None, seed: int, *, searching: bool) -> Wish | None:
+    """How to tune. Who gives features wants just these, unless they name a strategy, too."""
+    if max_trials is not None and max_trials < 0:
+        raise UserError(f"{max_trials} is not a number of trials; 0 switches tuning off.")
+    if strategy is None and not searching:
+        return None
+    return Wish(
+        strategy=strategy or DEFAULT_STRATEGY,
+        max_trials=DEFAULT_TRIALS if max_trials is None else max_trials,
+        seed=seed,
+    )
 
 
 def _keep(data: bytes, patches: Sequence[Patch]) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
+
+from neural_coder.records import Setting
 
 
 class Backend:
@@ -28,3 +31,15 @@ class Backend:
     """How much such an environment takes, at most."""
     environment: ClassVar[dict[str, str]] = {}
     """Environment variables for the child process."""
+
+    @classmethod
+    def tunable(cls, kinds: frozenset[str]) -> Mapping[str, tuple[Setting, ...]]:
+        """Settings of static quantization, and the values that are worth a trial when the default loses too much.
+
+        Args:
+            kinds: Classes of the layers that are quantized.
+
+        Returns:
+            The most promising setting first, the most promising value of each first.
+        """
+        return {}

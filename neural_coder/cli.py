@@ -101,6 +101,14 @@ _vendor = click.option(
 @click.option("--cores-per-instance", type=int, metavar="N", help="Run configurations: each bound to so many cores.")
 @click.option("--threads", metavar="N,...", help="Run configurations: threads of each instance (default: its cores).")
 @click.option("--batch-size", metavar="N,...", help="Run configurations: batch sizes, such as 1,8,32.")
+@click.option(
+    "--strategy",
+    default=None,
+    metavar="NAME",
+    help="How fast but inaccurate variants are tuned: basic (default), mse, bayesian, sigopt, exhaustive, random.",
+)
+@click.option("--max-trials", type=click.IntRange(min=0), metavar="N", help="Trials for tuning: 20 (default); 0: none.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Of the strategy's random numbers.")
 def optimize(
     script: Path,
     args: tuple[str, ...],

@@ -105,6 +105,11 @@ def _record_decoder(kind: Any) -> Callable[[Plain], Any]:
 
 def _optional_decoder(arguments: tuple[Any, ...]) -> Callable[[Plain], Any]:
     kinds = [kind for kind in arguments if kind is not types.NoneType]
+    containers = [kind for kind in kinds if kind not in (str, int, float, bool)]
+    if len(kinds) != 1 and len(containers) == 1 and typing.get_origin(containers[0]) is tuple:
+        # What is no list stands for itself.
+        listed = _decoder(containers[0])
+        return lambda data: listed(data) if isinstance(data, list) else data
     if len(kinds) != 1:
         raise TypeError(f"no way back to one of {kinds}")
     decoder = _decoder(kinds[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from neural_coder.records import Span
+from neural_coder.records import Setting, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,8 @@ class Accelerate:
     """None leaves it to another feature; `fp32` when no feature says."""
     calibration: int | None = None
     """Samples to find scales on; None leaves it to the runtime."""
+    settings: tuple[tuple[str, Setting], ...] = ()
+    """Further keyword arguments of the call, by name."""
     alone: str = ""
     imports: tuple[str, ...] = field(default=("neural_coder.runtime",))
 

@@ -22,6 +22,7 @@ from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Result, Say
 from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
+from neural_coder.tuning.tuner import Tuner, Wish, check
 from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0
@@ -54,6 +55,8 @@ class Request:
     """Go on with the same search where it was left, if it was."""
     configurations: Wanted = field(default_factory=Wanted)
     """Run configurations to measure the original and the best variants in."""
+    tuning: Wish | None = None
+    """How variants that lose too much are tuned; None: not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,9 @@ def optimize(request: Request, say: Say) -> Optimized:
     """
     asked = configurations(request.configurations, machine.usable_cores()) if request.configurations.anything else ()
     clock = Clock(budget=request.budget * (1 - sweep.SHARE if asked else 1))
+    tuner = Tuner(request.tuning or Wish(max_trials=0), lambda plan: candidate.build(plan, project, analyses))
+    if request.tuning is not None:
+        check(request.tuning)
     say("reading the script")
     project = Project.find(request.script, request.python)
     analyses = analyze_script(request.script, project)
@@ -99,10 +105,18 @@ def optimize(request: Request, say: Say) -> Optimized:
         plans = _plans(request, ground, installed, say)
         candidates, refused = _candidates(plans, project, analyses)
         race = Race(
-            bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
+            bench=ground.bench,
+            task=ground.task,
+            first=ground.first,
+            control=ground.control,
+            clock=clock,
+            say=say,
+            tune=tuner,
         )
         found = race.run_or_stop(candidates)
         kept.answer(found)
+        candidates += tuner.candidates
+        plans = (*plans, *(item.plan for item in tuner.candidates))
         swept = None
         if asked and found.ended != "interrupted":
             sweeper = sweep.Sweeper(
@@ -144,6 +158,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
         sweep=swept,
         notes=_notes(ground, found.baseline),
+        tuning=tuple(tuner.found),
         seconds=clock.used,
         search=kept.search,
         ended=found.ended,

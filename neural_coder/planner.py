@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from neural_coder import registry
+from neural_coder.edits import Accelerate
 from neural_coder.errors import UserError
 from neural_coder.patching import Authored
 from neural_coder.records import Analysis, Feature, LeftAlone, Plan, Run, Task
@@ -102,8 +103,10 @@ def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tup
         for item in kind().edits(analysis, feature.value):
             if isinstance(item, LeftAlone):
                 left.append(item)
-            else:
-                edits.append(Authored(author=kind.name(), order=kind.order, edit=item))
+                continue
+            if feature.settings and isinstance(item, Accelerate):
+                item = replace(item, settings=feature.settings)
+            edits.append(Authored(author=kind.name(), order=kind.order, edit=item))
     return tuple(edits), tuple(left)
 
 
@@ -154,7 +157,7 @@ def _with_default(feature: Feature) -> Feature:
     value = kind.values[0] if feature.value is None and kind.values else feature.value
     if problem := kind.check_value(value):
         raise UserError(f"{problem}; {str(feature)!r} was given.")
-    return Feature(name=kind.name(), value=value)
+    return replace(feature, name=kind.name(), value=value)
 
 
 def _conflict(one: Feature, other: Feature) -> str:

@@ -105,6 +105,14 @@ class Bench:
         job = replace(self._variant(candidate, "look"), to_the_end=self._whole)
         return self.run(job if self._whole else replace(job, sampling=QUICK))
 
+    def operators(self, candidate: Candidate) -> Run:
+        """Find out what quantizing each operator alone would do to the models that a variant accelerates."""
+        return self.run(replace(self._variant(candidate, "operators"), compare_with=None, rank_operators=True))
+
+    def caches(self, name: str) -> Path:
+        """Where a variant keeps compiled code and converted models."""
+        return self.folder / "caches" / name
+
     def variant(self, candidate: Candidate, purpose: str = "round") -> Run:
         """Run a variant for a round."""
         return self.run(self._variant(candidate, purpose))
@@ -134,7 +142,7 @@ class Bench:
     def _job(self, name: str, purpose: str) -> Job:
         # Caches of its own for each variant, of compiled code and of converted models: the first run shows the honest
         # cost of a cold start, the rounds after it are quick, and what loses takes no place on the user's disk.
-        folder = str(self.folder / "caches" / name)
+        folder = str(self.caches(name))
         caches = {"TORCHINDUCTOR_CACHE_DIR": folder, FOLDER_VARIABLE: folder}
         return replace(self.job, purpose=purpose, environment={**self.job.environment, **caches})
 
@@ -188,13 +196,17 @@ class Race:
     standings: list[Standing] = field(default_factory=list)
     missed: list[Verdict] = field(default_factory=list)
     repeats: int = 0
+    tune: Callable[[Race], None] = lambda race: None
+    """Called after the first looks: it may give further variants theirs."""
 
     def run(self, candidates: Sequence[Candidate]) -> Result:
         """Race the candidates, the most promising first."""
         extra = max(LEAST_RUN_SECONDS, RUN_SHARE * self.clock.budget)
         self.bench = replace(self.bench, variant_timeout=self.control.wall_seconds + extra)
         for number, candidate in enumerate(candidates, 1):
-            self._first_look(candidate, f"[{number}/{len(candidates)}]")
+            if self._has_time_for(candidate):
+                self.first_look(candidate, f"[{number}/{len(candidates)}]")
+        self.tune(self)
         finalists = self._finalists()
         self._rounds(finalists)
         chosen, confirmed = self._confirm(finalists)
@@ -243,16 +255,27 @@ class Race:
             evidence=None if chosen is None else "rounds" if measured else "first look",
         )
 
-    def _first_look(self, candidate: Candidate, position: str) -> None:
+    def _has_time_for(self, candidate: Candidate) -> bool:
         # However short the budget, one variant is tried: two runs of the original alone tell nobody anything.
-        if self.standings and not self.clock.allows(self.first.wall_seconds, FIRST_LOOK_SHARE):
-            reason = "The time budget ended before its turn; a larger --budget gives it one."
-            self.missed.append(Verdict(plan=candidate.plan, status="skipped", reason=reason))
-            return
+        if not self.standings or self.clock.allows(self.first.wall_seconds, FIRST_LOOK_SHARE):
+            return True
+        reason = "The time budget ended before its turn; a larger --budget gives it one."
+        self.missed.append(Verdict(plan=candidate.plan, status="skipped", reason=reason))
+        return False
+
+    def first_look(self, candidate: Candidate, position: str) -> Standing:
+        """Give a variant its first look; it is in the race from then on.
+
+        Args:
+            candidate: The variant.
+            position: Which one it is, for the person who waits.
+        """
         self.say(f"{position} first look: {candidate.plan.id}")
         (run,) = self._calm([lambda: self.bench.look(candidate)])
         found = self._judge(candidate.plan, [self.control], [run], final=False)
-        self.standings.append(Standing(candidate=candidate, look=run, verdict=found))
+        standing = Standing(candidate=candidate, look=run, verdict=found)
+        self.standings.append(standing)
+        return standing
 
     def _finalists(self) -> list[Standing]:
         """The fastest at first sight: those that may still win, and no more than the time left can measure well."""

@@ -6,13 +6,19 @@ All are frozen. Lines are 1-based; columns are 0-based and count characters of `
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Task = Literal["inference", "training"]
+Setting = str | int | float | bool | None | tuple[str, ...]
+"""The value of a setting within a feature."""
 SCHEMA_VERSION = 1
+
+_LONGEST_SETTING = 60
+"""Characters of a setting's value in the name of a variant, which names a folder as well."""
 
 
 class Safety(enum.Enum):
@@ -252,13 +258,36 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Feature:
-    """One feature as asked for: its name, and its value where it takes one (`batch_size=32`)."""
+    """One feature as asked for: its name, its value where it takes one (`batch_size=32`), and settings within it."""
 
     name: str
     value: str | None = None
+    settings: tuple[tuple[str, Setting], ...] = ()
+    """Keyword arguments of the runtime's call, by name: `exclude`, and what the engine offers (`alpha`)."""
 
     def __str__(self) -> str:
+        return "".join([self._head, *(f":{name}={text}" for name, value in self.settings for text in _texts(value))])
+
+    @property
+    def short(self) -> str:
+        """The same, with a count and a digest in the place of what would be long; for names of variants."""
+        return "".join([self._head, *(f":{name}={_short(value)}" for name, value in self.settings)])
+
+    @property
+    def _head(self) -> str:
         return self.name if self.value is None else f"{self.name}={self.value}"
+
+
+def _texts(value: Setting) -> tuple[str, ...]:
+    """A setting as people write it; several values are said one after the other."""
+    return value if isinstance(value, tuple) else (str(value).lower() if isinstance(value, bool) else str(value),)
+
+
+def _short(value: Setting) -> str:
+    texts = _texts(value)
+    if len(texts) == 1 and len(texts[0]) <= _LONGEST_SETTING:
+        return texts[0]
+    return f"{len(texts)}~{hashlib.sha256(repr(texts).encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +302,8 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Stable and readable: `bf16+channels_last+compile`."""
-        return "+".join(str(feature) for feature in sorted(self.features))
+        """Stable and readable: `bf16+channels_last+compile`. Long settings of features are shortened."""
+        return "+".join(feature.short for feature in sorted(self.features, key=str))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,6 +521,20 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """A layer that multiplies with weights, and what 8-bit integers in this layer alone do to the answers."""
+
+    name: str
+    """Qualified name of the module, as `accelerate(exclude=...)` takes it."""
+    kind: str
+    """Its class."""
+    error: float
+    """Relative error of its own output."""
+    impact: float | None = None
+    """Relative error of the whole model's output; None: there was no time to find out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One child process: raw figures, and how it ended. Never changed, never averaged in place."""
 
@@ -521,6 +564,8 @@ class Run:
     """Logical CPUs that the process could run on; empty where the system does not tell."""
     threads: int | None = None
     """Threads that PyTorch used inside of operations; None without PyTorch."""
+    operators: tuple[Operator, ...] = ()
+    """What quantizing each operator alone would do, where that was asked for."""
 
     @property
     def ok(self) -> bool:

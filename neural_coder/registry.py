@@ -1,4 +1,7 @@
-"""Finds the transforms and backends: one per file in `transforms/` and `backends/`, no list of them anywhere."""
+"""Finds the transforms and backends: one per file in `transforms/` and `backends/`, no list of them anywhere.
+
+Strategies of tuning are found in the same way.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from neural_coder import settings
 from neural_coder.backend import Backend
 from neural_coder.errors import InternalError, UserError
 from neural_coder.records import Feature
 from neural_coder.transform import Transform
+from neural_coder.tuning.strategy import Strategy
 
 T = TypeVar("T")
 
@@ -45,6 +50,28 @@ def backends() -> Mapping[str, type[Backend]]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
+@functools.cache
+def strategies() -> Mapping[str, type[Strategy]]:
+    """All tuning strategies by name, in alphabetical order.
+
+    Raises:
+        InternalError: A module does not define exactly one strategy.
+    """
+    found = {kind.name(): kind for kind in _discover("neural_coder.tuning.strategies", Strategy)}  # type: ignore[type-abstract]
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def strategy(name: str) -> type[Strategy]:
+    """Look a tuning strategy up by its name.
+
+    Raises:
+        UserError: There is no such strategy; the message names those that there are.
+    """
+    if name not in strategies():
+        raise UserError(f"There is no strategy called {name!r}; there are: {', '.join(strategies())}.")
+    return strategies()[name]
+
+
 def transform(name: str) -> type[Transform]:
     """Look a feature up by its name; `channels-last` and `channelslast` are as good as `channels_last`.
 
@@ -63,15 +90,22 @@ def transform(name: str) -> type[Transform]:
 
 
 def parse_feature(text: str) -> Feature:
-    """Read a feature as people write it: `bf16`, `channels-last`, `batch_size=32`.
+    """Read a feature as people write it: `bf16`, `batch_size=32`, `int8_static=openvino:8:exclude=head:alpha=0.6`.
 
     Raises:
-        UserError: There is no such feature, or it does not take that value.
+        UserError: There is no such feature, or it does not take that value or these settings.
     """
-    name, separator, value = text.partition("=")
+    head, *rest = text.split(":")
+    name, separator, value = head.partition("=")
     kind = transform(name)
-    feature = Feature(name=kind.name(), value=value.strip() if separator else None)
-    if problem := kind.check_value(feature.value):
+    plain = [part.strip() for part in rest if "=" not in part]
+    feature = Feature(
+        name=kind.name(),
+        value=":".join([value.strip(), *plain]) if separator or plain else None,
+        settings=settings.parse([part for part in rest if "=" in part]),
+    )
+    problem = kind.check_value(feature.value) or settings.why_not(feature, kind)
+    if problem:
         raise UserError(f"{problem}; {text.strip()!r} was given.")
     return feature
 

@@ -56,6 +56,10 @@ class Transform(ABC):
     """Values that it takes (`NAME=VALUE`); a search tries each, and the first is the default."""
     hardware: ClassVar[str]
     """Where it helps, in words."""
+    settable: ClassVar[bool] = False
+    """Whether it takes settings: keyword arguments of the runtime's call, such as `exclude`."""
+    rest: ClassVar[str] = ""
+    """Where a search may leave operators unquantized: the precision that these then have (`bf16`, `fp32`)."""
     promise: ClassVar[float] = 1.0
     """A typical speed-up where it helps. It only decides which variants a search tries first."""
 

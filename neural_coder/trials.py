@@ -104,7 +104,7 @@ class Trial:
     variant: str
     """The plan's id; empty: the original."""
     purpose: str
-    """`first`, `control`, `look`, `round`, `confirmation`."""
+    """`first`, `control`, `look`, `operators`, `round`, `confirmation`."""
     number: int
     """Counts the runs of this variant for this purpose, from 1."""
     began: float

@@ -35,6 +35,7 @@ class Int8Static(StaticQuantization):
     }
     values = tuple(quantizable)
     precision = "int8_static"
+    rest = "fp32"
     effect = "multiplies in 8-bit integers"
     hardware = "CPUs with AVX512_VNNI, AMX or Arm dot product instructions"
     promise = 5.0

@@ -34,6 +34,7 @@ class Int8StaticBf16(StaticQuantization):
     }
     values = tuple(quantizable)
     precision = "int8_static_bf16"
+    rest = "bf16"
     effect = "multiplies in 8-bit integers, the rest is bfloat16"
     hardware = "CPUs with AMX, or with AVX512_VNNI and AVX512_BF16"
     promise = 5.5

@@ -25,6 +25,7 @@ from .guard import Guard
 from .imports import AfterImport
 from .observe import Observer
 from .recorder import Recorder
+from .sensitivity import Sensitivity
 from .sites import Sampling
 from .witness import WitnessTaker
 
@@ -68,6 +69,7 @@ class Session:
         )
         self.meeting = together.Meeting(job["meeting"], job["timeout"] * SHARE_OF_TIME_LIMIT)
         self.captures = Captures(job["capture_to"], job["compare_with"])
+        self.sensitivity = Sensitivity(self._stop) if job["rank_operators"] else None
         self.observer = Observer(self.recorder, job["shadow"], job["root"])
         self.witness = WitnessTaker()
         self.peak_memory = 0
@@ -90,7 +92,7 @@ class Session:
         self.recorder.reached = self._reached
         if job["items"] is None:
             self._measure_together()
-        self.recorder.watcher = self.captures
+        self.recorder.watcher = self.sensitivity or self.captures
         self._await_imports()
         probes = instrument.by_file(job["probes"])
         marks = instrument.by_file(job["marks"] if job["observe"] else [])
@@ -239,6 +241,7 @@ class Session:
             result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
             result["versions"] = load.versions()
             result.update(together.placement())
+            result["operators"] = self.sensitivity.operators if self.sensitivity else []
             result["notes"] = self.notes
             result["wrong_probe"] = self.wrong_probe
             unfinished = self.folder / "result.json.part"
@@ -264,11 +267,17 @@ class Session:
 
     def _look_closer(self, ended: str) -> None:
         """Fill up samples, compare outputs, take the witness. What fails here must not cost the figures."""
-        steps: list[tuple[str, Callable[[], None]]] = [
-            ("the replay of calls", lambda: self._fill_up(ended)),
-            ("the comparison of outputs", lambda: self.captures.finish(whole=ended == "end")),
-            ("the witness", lambda: self.witness.take(self.recorder)),
-        ]
+        steps: list[tuple[str, Callable[[], None]]] = (
+            [
+                ("the look at operators", self.sensitivity.measure),
+            ]
+            if self.sensitivity
+            else [
+                ("the replay of calls", lambda: self._fill_up(ended)),
+                ("the comparison of outputs", lambda: self.captures.finish(whole=ended == "end")),
+                ("the witness", lambda: self.witness.take(self.recorder)),
+            ]
+        )
         for name, step in steps:
             if self.declined:
                 break

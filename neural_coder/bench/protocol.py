@@ -104,6 +104,8 @@ class Job:
     """Also report where models are built and called, whether probed or not."""
     marks: Mapping[Path, tuple[Mark, ...]] = field(default_factory=dict)
     """By the file's real path; they count when `observe` is set."""
+    rank_operators: bool = False
+    """Measure nothing, but find out what quantizing each operator alone would do, on the first calls of the script."""
     stop_after: float | None = None
     """Seconds after which the script is stopped wherever it is, to report what was observed; None: samples decide."""
     plan: Plan | None = None

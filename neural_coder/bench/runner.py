@@ -25,7 +25,7 @@ from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job, Meeting
 from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
 from neural_coder.bench.shadow import Shadow, remove_leftovers
-from neural_coder.records import Ending, Run
+from neural_coder.records import Ending, Operator, Run
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,7 @@ class _Child:
                     for path, marks in job.marks.items()
                     for mark in marks
                 ],
+                "rank_operators": job.rank_operators,
                 "stop_after": job.stop_after,
                 "cores": list(job.cores),
                 "meeting": asdict(job.meeting) | {"folder": str(job.meeting.folder)} if job.meeting else None,
@@ -235,6 +236,7 @@ class _Child:
             observed=observation_from(result["observed"]),
             cores=tuple(result["cores"]),
             threads=result["threads"],
+            operators=tuple(Operator(**entry) for entry in result["operators"]),
         )
 
     def _result(self) -> dict[str, Any] | None:
@@ -258,7 +260,7 @@ class _Child:
             message = result.get("message") or f"The script exited with status {result['code']}."
             return Ending(kind="crashed", code=result["code"], message=message, stderr_tail=tail)
         message = " ".join(result["notes"])
-        if self._job.stop_after is not None:
+        if self._job.stop_after is not None or self._job.rank_operators:
             return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
         if not any(timing["samples"] for timing in result["timings"]):
             message = message if self._job.items else _why_no_samples(result, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from neural_coder.edits import Accelerate, AddArgument, Edit, InsertAfter, Repla
 from neural_coder.errors import InternalError
 from neural_coder.patching.layout import fingerprint, parse
 from neural_coder.patching.outcome import Authored, Conflict, Refusal
-from neural_coder.records import Change, Span
+from neural_coder.records import Change, Setting, Span
 
 
 @dataclass(slots=True)
@@ -126,21 +127,35 @@ def _contradiction(first: Request, second: Request) -> Conflict:
     return Conflict(first=first.author, second=second.author, reason=reason)
 
 
+def _literal(value: Setting) -> str:
+    """A setting as Python code, with the quotes that black would take."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
 def _accelerate(wanted: list[tuple[Authored, Accelerate]]) -> Request:
     """Merge what several features want of the runtime for one model at one place."""
     authored, edit = wanted[0]
     merged, alone = edit, edit.alone
     for other_author, other in wanted[1:]:
-        for setting in ("engine", "precision", "calibration"):
-            old, new = getattr(merged, setting), getattr(other, setting)
+        said = dict(merged.settings)
+        both = [(name, getattr(merged, name), getattr(other, name)) for name in ("engine", "precision", "calibration")]
+        both += [(name, said.get(name), value) for name, value in other.settings]
+        for setting, old, new in both:
             if old is not None and new is not None and old != new:
                 reason = (
                     f"line {edit.at.line}: {authored.author} and {other_author.author} want {edit.name} to run with "
                     f"{setting} {old} and {new}."
                 )
                 raise Refusal(Conflict(first=authored.author, second=other_author.author, reason=reason))
-            if old is None:
-                merged = replace(merged, **{setting: new})
+        merged = replace(
+            merged,
+            engine=merged.engine or other.engine,
+            precision=merged.precision or other.precision,
+            calibration=other.calibration if merged.calibration is None else merged.calibration,
+            settings=tuple({**dict(other.settings), **said}.items()),
+        )
         alone = alone if other.alone == alone else ""
     code = alone
     if not alone:
@@ -149,6 +164,7 @@ def _accelerate(wanted: list[tuple[Authored, Accelerate]]) -> Request:
             arguments += f', precision="{merged.precision}"'
         if merged.calibration is not None:
             arguments += f", calibration={merged.calibration}"
+        arguments += "".join(f", {name}={_literal(value)}" for name, value in merged.settings)
         code = f"{edit.name} = neural_coder.runtime.accelerate({edit.name}, {arguments})"
     imports = tuple(dict.fromkeys(["torch", *(name for _, each in wanted for name in each.imports)]))
     insert = InsertAfter(at=edit.at, code=code, reason=edit.reason, imports=imports)

@@ -29,7 +29,7 @@ from neural_coder.records import (
     TrainingCall,
     Verdict,
 )
-from neural_coder.report import observed_json, sweep_json
+from neural_coder.report import observed_json, sweep_json, tuning_json
 from neural_coder.report.model import Report
 from neural_coder.report.paths import relative
 from neural_coder.verdict import conclusion
@@ -73,6 +73,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "evidence": report.evidence,
         "search": report.search,
         "run_configurations": None if report.sweep is None else sweep_json.to_dict(report.sweep),
+        "tuning": [tuning_json.to_dict(tuned) for tuned in report.tuning],
         "notes": list(report.notes),
         "seconds": report.seconds,
         **_diff(report.diff),
@@ -199,6 +200,7 @@ def _variant(verdict: Verdict, report: Report, share: float | None) -> dict[str,
     return {
         "id": verdict.plan.id,
         "features": [str(feature) for feature in verdict.plan.features],
+        "settings": {item.name: dict(item.settings) for item in verdict.plan.features if item.settings},
         "backend": verdict.plan.backend,
         "status": verdict.status,
         "reason": verdict.reason,

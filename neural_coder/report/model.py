@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from neural_coder.observed import Merged
 from neural_coder.records import Analysis, Criterion, Interval, Run, Sweep, Verdict
+from neural_coder.tuning.tuner import Tuned
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """Plain data."""
@@ -47,6 +48,8 @@ class Report:
     """Of the chosen variant; bytes that are no UTF-8 as `surrogateescape` has them."""
     notes: tuple[str, ...] = ()
     """What the reader should know besides, one sentence each (the machine was busy, the GPU was replaced)."""
+    tuning: tuple[Tuned, ...] = ()
+    """What was tried with variants that lost too much."""
     seconds: float | None = None
     """How long the search took."""
     search: int | None = None

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from neural_coder.report import observed_text, sweep_text
+from neural_coder.report import observed_text, sweep_text, tuning_text
 from neural_coder.units import count, duration, percent, ratio, size
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -51,7 +51,8 @@ def result_text(data: Mapping[str, Any], width: int | None = None, *, color: boo
     """
     width = width or _terminal_width()
     head = Text(_clean(" ".join([data["script"], *map(shlex.quote, data["args"])])), style="bold")
-    rows = [_variant_row(variant, data, width) for variant in _sorted(data)]
+    led_nowhere = tuning_text.hidden(data)
+    rows = [_variant_row(variant, data, width) for variant in _sorted(data) if variant["id"] not in led_nowhere]
     parts: list[RenderableType] = [head, _original(data), Text(), _header(data, width), *rows, _rule(width)]
     return _render(Group(*parts, *_ending(data)), width, color=color)
 
@@ -240,6 +241,7 @@ def _ending(data: Mapping[str, Any]) -> list[RenderableType]:
     if chosen is not None:
         lines += _consequences(chosen, data)
     lines += _sweep(data.get("run_configurations"))
+    lines += [Text(_clean(line)) for line in tuning_text.lines(data)]
     lines += [Text(_clean(line)) for line in observed_text.lines(data["sites"]["observed"], _MOST_OBSERVED)]
     lines += [Text(_clean(note)) for note in data.get("notes", ())]
     if any((variant["startup_seconds"] or 0) >= _NEGLIGIBLE_STARTUP for variant in data["variants"]):
