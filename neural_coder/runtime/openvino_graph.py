@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,13 @@ from neural_coder.runtime.engine import CannotConvert
 from neural_coder.runtime.exported import Exported, place_of
 from neural_coder.runtime.openvino_library import in_words, openvino
 
+MULTIPLYING = frozenset({"linear", "convolution", "addmm", "mm", "bmm", "matmul"})
+"""Operators of graphs that multiply matrices."""
+_PRODUCTS = frozenset(
+    {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData", "MatMul"}
+)
+_FUSED = "fused_names_0"
+"""Where OpenVINO notes the names of what an operation was made of."""
 _WORD = re.compile(r"\w[\w.:]*\w")
 
 
@@ -57,7 +65,7 @@ def translate(exported: Exported) -> Translated:
             if named:
                 raise CannotConvert(f"OpenVINO has no operation for {named}") from error
             raise
-    _simplify(model)
+    _simplify(model, {node.name for node in program.graph.nodes if operator_of(node) in MULTIPLYING})
     inputs = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
     return Translated(model, simpler, inputs, outputs)
 
@@ -84,11 +92,29 @@ def _distinct_outputs(module: torch.fx.GraphModule) -> tuple[int, ...]:
     return tuple(distinct.index(value) for value in values)
 
 
-def _simplify(model: Any) -> None:
-    """Fold constants and fuse operations once, so that they are not folded at each start."""
+def operator_of(node: torch.fx.Node) -> str:
+    """`linear` for `aten.linear.default`; empty for what is no operator."""
+    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+
+
+def _simplify(model: Any, multiplying: Collection[str]) -> None:
+    """Fold constants and fuse operations once, so that they are not folded at each start.
+
+    A convolution that takes a batch normalization in gets a name of OpenVINO's own; it is given its old one back, by
+    which it can be excluded from quantization.
+    """
     from openvino._offline_transformations import apply_moc_transformations
 
     apply_moc_transformations(model, cf=True, smart_reshape=False)
+    known = {operation.get_friendly_name().partition("/")[0] for operation in model.get_ops()}
+    for operation in model.get_ops():
+        information = operation.get_rt_info()
+        if operation.get_type_name() not in _PRODUCTS or _FUSED not in information:
+            continue
+        names = information[_FUSED].astype(str).split(",")
+        lost = [name for name in names if (node := name.partition("/")[0]) in multiplying and node not in known]
+        if lost:
+            operation.set_friendly_name(lost[0])
 
 
 def _named_in(message: str, graph: torch.fx.Graph) -> str:

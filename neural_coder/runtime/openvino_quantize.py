@@ -12,7 +12,7 @@ import torch
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
-from neural_coder.runtime.openvino_graph import Translated
+from neural_coder.runtime.openvino_graph import MULTIPLYING, Translated, operator_of
 from neural_coder.runtime.openvino_library import nncf, quiet_nncf
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _IN_FLOAT = frozenset({"embedding", "native_layer_norm", "layer_norm", "_softmax", "softmax"})
 """Operators that stay in floating point: they lose much and win little."""
-_MULTIPLYING = frozenset({"linear", "convolution", "addmm", "mm", "bmm", "matmul"})
 _ATTENTION = frozenset({"scaled_dot_product_attention", "_softmax", "softmax"})
 _NARROWEST = 16
 """Layers that are narrower than this are not worth quantizing."""
@@ -129,22 +128,17 @@ def _samples(exported: Exported, request: Request) -> list[Mapping[int, Any]]:
 
 def _ignored(translated: Translated, excluded: Collection[str], options: Options) -> list[str]:
     """Names of the model's operations that stay in floating point."""
-    nodes = {node.name for node in translated.exported.program.graph.nodes if _operator(node) in _IN_FLOAT}
+    nodes = {node.name for node in translated.exported.program.graph.nodes if operator_of(node) in _IN_FLOAT}
     nodes.update(translated.exported.excluded(excluded))
     if options.keep_first_last:
-        multiplying = [n.name for n in translated.exported.program.graph.nodes if _operator(n) in _MULTIPLYING]
+        multiplying = [n.name for n in translated.exported.program.graph.nodes if operator_of(n) in MULTIPLYING]
         nodes.update({*multiplying[:1], *multiplying[-1:]})
     names = [operation.get_friendly_name() for operation in translated.model.get_ops()]
     return [name for name in names if name.partition("/")[0] in nodes]
 
 
 def _has_attention(exported: Exported) -> bool:
-    return any(_operator(node) in _ATTENTION for node in exported.program.graph.nodes)
-
-
-def _operator(node: torch.fx.Node) -> str:
-    """`linear` for `aten.linear.default`; empty for what is no operator."""
-    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+    return any(operator_of(node) in _ATTENTION for node in exported.program.graph.nodes)
 
 
 def _advanced(library: Any, options: Options) -> Any:

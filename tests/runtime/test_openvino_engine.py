@@ -84,6 +84,19 @@ def test_int8_layers_run_in_integers_and_excluded_ones_do_not():
     assert converted(half, 5, precision="int8", exclude=["last"]).quantized_modules == 1
 
 
+@pytest.mark.parametrize(("exclude", "count"), [([], 2), (["0"], 1), (["3"], 1), (["Conv2d"], 0)])
+def test_a_convolution_that_takes_a_normalization_in_can_be_excluded(exclude, count):
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+    ).eval()  # fmt: skip
+    accelerate(model, engine="openvino", precision="int8", calibration=4, exclude=exclude)
+    with torch.inference_mode():
+        for _ in range(5):
+            model(torch.randn(4, 3, 12, 12))
+    assert explain(model).quantized_modules == count
+
+
 def test_dynamic_int8_multiplies_in_integers_without_calibration():
     model, half = small(), small()
     told = converted(model, 1, precision="int8_dynamic")

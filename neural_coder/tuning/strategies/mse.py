@@ -36,7 +36,7 @@ class Mse(Strategy):
 def _quantized_again(found: Trial, ranked: list[str], space: Space, search: Search) -> Iterator[Trial]:
     """Take operators back, from the least sensitive on, where the criterion holds without them."""
     kept = found
-    for name in reversed(ranked[1:]):
+    for name in reversed(ranked):
         if name not in kept.point.exclude:
             continue
         trial = search.evaluate(space.point(set(kept.point.exclude) - {name}, like=kept.point))

@@ -1,0 +1,95 @@
+"""Tuning strategies side by side: what each makes of models that lose too much when all of them is quantized.
+
+Every line is a search of its own by the command line, so it pays for what a user pays for. Speed-ups are against the
+original in the same search; the first line of each script is what there is without quantization.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from neural_coder import registry
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "scripts"
+SCRIPTS = ("outlier_digits.py", "classify_photos.py")
+PLAIN = {"openvino": "bf16_weights,open_vino", "inductor": "bf16_weights,compile", "onnxruntime": "onnx_runtime"}
+"""What runs a model without quantization, in bf16 where the engine has it."""
+COLUMNS = ("script", "strategy", "trials", "minutes", "kept", "speed-up", "loss/allowed", "in floating point")
+ROW = "{:<20} {:<11} {:>6} {:>7} {:>4} {:>8} {:>12}  {}"
+NOTHING = "–"
+
+
+def main() -> None:
+    """Run the searches and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scripts", nargs="+", default=SCRIPTS, help="of fixtures/scripts")
+    parser.add_argument("--strategies", nargs="+", default=list(registry.strategies()))
+    parser.add_argument("--engine", default="openvino", choices=list(PLAIN))
+    parser.add_argument("--max-trials", type=int, default=20)
+    parser.add_argument("--budget", default="10m", help="for each search")
+    parser.add_argument("--json", type=Path, help="write all results there")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    print(ROW.format(*COLUMNS), flush=True)
+    for script in options.scripts:
+        found = results[f"{script} plain"] = searched(script, PLAIN[options.engine], "--budget", options.budget)
+        print(line_of_variant(script, "none: bf16", found["variants"][0]), flush=True)
+        for strategy in options.strategies:
+            limits = ("--max-trials", str(options.max_trials), "--budget", options.budget)
+            found = searched(script, f"int8_static={options.engine}", "--strategy", strategy, *limits)
+            results[f"{script} {strategy}"] = found
+            print(line_of_search(script, strategy, found), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def searched(script: str, features: str, *arguments: str) -> dict[str, Any]:
+    """Run one search and return its JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "neural_coder", "optimize", str(FIXTURES / script), "--features", features]
+        done = subprocess.run([*command, *arguments, "--json", str(file)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{script} with {features}: {done.stderr}")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+
+def line_of_search(script: str, strategy: str, found: dict[str, Any]) -> str:
+    """A row of the table for a search that has tuned; where nothing had to be tuned, for its variant."""
+    if not found["tuning"]:
+        return line_of_variant(script, strategy, found["variants"][0])
+    (tuned,) = found["tuning"]
+    trials: Sequence[dict[str, Any]] = tuned["trials"]
+    minutes = f"{tuned['seconds'] / 60:.1f}"
+    kept = sum(trial["kept"] for trial in trials)
+    winner = found["chosen"] or tuned["best"]
+    best = next((trial for trial in trials if trial["id"] == winner), None)
+    if best is None:
+        return ROW.format(script, strategy, len(trials), minutes, kept, NOTHING, NOTHING, "nothing holds")
+    measured = next(variant for variant in found["variants"] if variant["id"] == best["id"])["speedup"]["median"]
+    names = ", ".join(best["exclude"][:2]) + (", …" if len(best["exclude"]) > 2 else "")
+    settings = " ".join(f"{name}={value}" for name, value in best["settings"].items())
+    left = f"{len(best['exclude'])} in {best['fallback']}: {names} {settings}".strip(" :")
+    loss = NOTHING if best["loss"] is None else f"{best['loss']:.2f}"
+    return ROW.format(script, strategy, len(trials), minutes, kept, f"×{measured:.2f}", loss, left)
+
+
+def line_of_variant(script: str, name: str, variant: dict[str, Any]) -> str:
+    """A row of the table for a single variant."""
+    speedup, accuracy = variant["speedup"], variant["accuracy"]
+    speed = f"×{speedup['median']:.2f}" if speedup else NOTHING
+    loss = NOTHING if not accuracy or accuracy["loss"] is None else f"{accuracy['loss'] / accuracy['allowed']:.2f}"
+    kept = int(bool(accuracy and accuracy["kept"]))
+    return ROW.format(script, name, NOTHING, NOTHING, kept, speed, loss, variant["status"])
+
+
+if __name__ == "__main__":
+    main()
