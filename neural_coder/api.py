@@ -21,7 +21,7 @@ from neural_coder.race import Say
 from neural_coder.records import Criterion, Feature
 from neural_coder.report import as_json, text
 from neural_coder.source import write_bytes_atomically
-from neural_coder.tuning.tuner import DEFAULT_STRATEGY, DEFAULT_TRIALS, Wish
+from neural_coder.tuning.outcome import DEFAULT_STRATEGY, DEFAULT_TRIALS, Wish
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from neural_coder.patching import Patch
 from neural_coder.race import Bench, Clock, Race, Result, Say
 from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan, Run, Status, Task, Verdict
 from neural_coder.report.model import Report
-from neural_coder.tuning.tuner import Tuner, Wish, check
+from neural_coder.tuning.outcome import Wish
+from neural_coder.tuning.tuner import Tuner, check
 from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0

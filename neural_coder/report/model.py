@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from neural_coder.observed import Merged
 from neural_coder.records import Analysis, Criterion, Interval, Run, Sweep, Verdict
-from neural_coder.tuning.tuner import Tuned
+from neural_coder.tuning.outcome import Tuned
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """Plain data."""

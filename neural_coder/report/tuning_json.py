@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from neural_coder.tuning.outcome import Tuned
 from neural_coder.tuning.space import Trial
-from neural_coder.tuning.tuner import Tuned
 
 
 def to_dict(tuned: Tuned) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from neural_coder.race import Race, Standing
 from neural_coder.records import Feature, Operator, Plan, Setting
 from neural_coder.settings import EXCLUDE, ordered
 from neural_coder.transform import Transform
+from neural_coder.tuning.outcome import DEFAULT_STRATEGY, Tuned, Wish
 from neural_coder.tuning.search import Enough, Limits, Search
 from neural_coder.tuning.space import Point, Space, Trial, best, pareto
 from neural_coder.tuning.strategy import Strategy
 from neural_coder.units import percent
 
-DEFAULT_STRATEGY = "basic"
-DEFAULT_TRIALS = 20
 TIME_SHARE = 0.75
 """Share of the time budget after which nothing is tuned any more: the finalists' rounds need the rest."""
 CALIBRATION = "calibration"
@@ -33,34 +32,6 @@ CALIBRATION = "calibration"
 MORE_SAMPLES = 100
 WORTHWHILE = 3
 """A script calibrates on a third of its samples at most, so that the others gain."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """How a user wants variants to be tuned."""
-
-    strategy: str = DEFAULT_STRATEGY
-    max_trials: int = DEFAULT_TRIALS
-    """For one search; 0: nothing is tuned."""
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """What tuning the variants of one engine came to."""
-
-    wish: Wish
-    engine: str
-    of: str
-    """Id of the variant that was fast and lost too much."""
-    operators: tuple[Operator, ...]
-    trials: tuple[tuple[str, Trial], ...]
-    """In their order, each with the id of its variant."""
-    best: str | None
-    pareto: tuple[str, ...]
-    ended: str
-    """Why there were no more trials, in words."""
-    seconds: float
 
 
 def check(wish: Wish) -> None:
