@@ -83,7 +83,13 @@ def test_the_look_at_operators_names_the_culprit(script):
 def test_a_variant_that_one_layer_spoils_is_brought_back_without_that_layer(script):
     pytest.importorskip("nncf")
     result = neural_coder.enable(
-        script, features=["int8_static=openvino:16"], strategy="mse", max_trials=8, budget=150, timeout=100
+        script,
+        features=["int8_static=openvino:16"],
+        accuracy="5%",  # random weights give near ties
+        strategy="mse",
+        max_trials=8,
+        budget=240,
+        timeout=100,
     )
     (tuned,) = result.data["tuning"]
     assert tuned["operators"][0]["name"] == CULPRIT
