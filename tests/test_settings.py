@@ -118,3 +118,11 @@ def test_settings_stand_in_the_patch_in_the_open(tmp_path):
 
 def test_a_feature_without_settings_is_patched_as_before(tmp_path):
     assert 'accelerate(net, engine="openvino", precision="int8_static")' in patched(tmp_path, "int8_static=openvino")
+
+
+def test_a_call_that_would_be_too_long_to_read_takes_several_lines(tmp_path):
+    names = [f"encoder.layer.{number}.output.dense" for number in range(12)]
+    text = patched(tmp_path, "int8_static=openvino" + "".join(f":exclude={name}" for name in names))
+    assert max(map(len, text.splitlines())) < 80
+    assert all(f'        "{name}",\n' in text for name in names)
+    compile(text, "script.py", "exec")

@@ -13,6 +13,9 @@ from neural_coder.patching.layout import fingerprint, parse
 from neural_coder.patching.outcome import Authored, Conflict, Refusal
 from neural_coder.records import Change, Setting, Span
 
+_LONGEST_LINE = 110
+"""Characters, where the file is not laid out by a tool that would decide."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -127,6 +130,29 @@ def _contradiction(first: Request, second: Request) -> Conflict:
     return Conflict(first=first.author, second=second.author, reason=reason)
 
 
+def _call_of(edit: Accelerate) -> str:
+    """The statement; one argument on each line where it would be too long to read."""
+    arguments = [edit.name, f'engine="{edit.engine or "torch"}"']
+    if edit.precision not in (None, "fp32"):
+        arguments.append(f'precision="{edit.precision}"')
+    if edit.calibration is not None:
+        arguments.append(f"calibration={edit.calibration}")
+    arguments += [f"{name}={_literal(value)}" for name, value in edit.settings]
+    call = f"{edit.name} = neural_coder.runtime.accelerate"
+    flat = f"{call}({', '.join(arguments)})"
+    if len(flat) <= _LONGEST_LINE:
+        return flat
+    return "\n".join([f"{call}(", *(f"    {line}" for each in arguments for line in _spread(each)), ")"])
+
+
+def _spread(argument: str) -> list[str]:
+    """An argument with its comma; a long list with one entry on each line."""
+    name, is_list, entries = argument.partition("=[")
+    if not is_list or len(argument) <= _LONGEST_LINE // 2:
+        return [f"{argument},"]
+    return [f"{name}=[", *(f"    {entry}," for entry in entries.removesuffix("]").split(", ")), "],"]
+
+
 def _literal(value: Setting) -> str:
     """A setting as Python code, with the quotes that black would take."""
     if isinstance(value, tuple):
@@ -159,13 +185,7 @@ def _accelerate(wanted: list[tuple[Authored, Accelerate]]) -> Request:
         alone = alone if other.alone == alone else ""
     code = alone
     if not alone:
-        arguments = f'engine="{merged.engine or "torch"}"'
-        if merged.precision not in (None, "fp32"):
-            arguments += f', precision="{merged.precision}"'
-        if merged.calibration is not None:
-            arguments += f", calibration={merged.calibration}"
-        arguments += "".join(f", {name}={_literal(value)}" for name, value in merged.settings)
-        code = f"{edit.name} = neural_coder.runtime.accelerate({edit.name}, {arguments})"
+        code = _call_of(merged)
     imports = tuple(dict.fromkeys(["torch", *(name for _, each in wanted for name in each.imports)]))
     insert = InsertAfter(at=edit.at, code=code, reason=edit.reason, imports=imports)
     authors = list({each.author: (each.author, wish.reason) for each, wish in wanted}.values())

@@ -98,9 +98,15 @@ class _Session:
                 pass
         except Enough as enough:
             ended = str(enough)
+        except KeyboardInterrupt:
+            self._tuner.found.append(self._outcome(search, operators, "it was interrupted", began))
+            raise
+        return self._outcome(search, operators, ended, began)
+
+    def _outcome(self, search: Search, operators: tuple[Operator, ...], ended: str, began: float) -> Tuned:
         winner = best(search.trials)
         return Tuned(
-            wish=wish,
+            wish=self._tuner.wish,
             engine=self._plan.backend,
             of=self._plan.id,
             operators=operators,

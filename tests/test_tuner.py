@@ -1,0 +1,140 @@
+"""Which variants are tuned, and how the trials' points become variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neural_coder import planner, registry
+from neural_coder.bench.protocol import Job
+from neural_coder.candidate import Candidate
+from neural_coder.race import Bench, Clock, Race, Standing
+from neural_coder.records import Accuracy, Criterion, Ending, Feature, Interval, Operator, Run, Verdict, Witness
+from neural_coder.tuning.outcome import Wish
+from neural_coder.tuning.tuner import Tuner
+
+OPERATORS = (
+    Operator(name="b", kind="Linear", error=0.5, impact=0.4),
+    Operator(name="a", kind="Linear", error=0.01, impact=0.01),
+)
+
+
+class KnownBench(Bench):
+    """A bench on which every run is known: without operator `b` in floating point the answers are lost."""
+
+    def look(self, candidate):
+        return Run(ending=Ending(kind="ok"), wall_seconds=1.0)
+
+    def operators(self, candidate):
+        return Run(ending=Ending(kind="ok"), operators=OPERATORS)
+
+
+class KnownRace(Race):
+    """A race that judges by what is excluded."""
+
+    def _judge(self, plan, baseline, runs, *, final, look=None):
+        excluded = {name for feature in plan.features for name in dict(feature.settings).get("exclude", ())}
+        kept = "b" in excluded
+        return verdict(plan, gain=4.0 - 0.1 * len(excluded), kept=kept)
+
+
+def verdict(plan, *, gain, kept):
+    return Verdict(
+        plan=plan,
+        status="faster" if kept else "inaccurate",
+        reason="It was looked at.",
+        speedup=Interval(median=gain, low=gain, high=gain),
+        accuracy=Accuracy(
+            criterion="", verified=True, kept=kept, loss=0.0 if kept else 0.3, allowed=0.01, relative_error=0.3
+        ),
+    )
+
+
+def plan(*features):
+    return planner.plan_for([registry.parse_feature(feature) for feature in features], "inference")
+
+
+def candidate(plan):
+    return Candidate(plan=plan, patches=(), probes={})
+
+
+def race(tmp_path, *looks):
+    run = Run(ending=Ending(kind="ok"), wall_seconds=1.0)
+    job = Job(python=Path("python"), script=tmp_path / "s.py", cwd=tmp_path, root=tmp_path)
+    found = KnownRace(
+        bench=KnownBench(job=job, folder=tmp_path, criterion=Criterion()),
+        task="inference",
+        first=run,
+        control=run,
+        clock=Clock(budget=1000.0),
+        say=lambda sentence: None,
+    )
+    for name, gain, kept, refused in looks:
+        one = plan(name)
+        look = Run(ending=Ending(kind="ok"), wall_seconds=1.0, witness=Witness(inaccurate=refused))
+        found.standings.append(
+            Standing(candidate=candidate(one), look=look, verdict=verdict(one, gain=gain, kept=kept))
+        )
+    return found
+
+
+def tuned(race, strategy="mse", **wish):
+    tuner = Tuner(Wish(strategy=strategy, **wish), candidate)
+    tuner(race)
+    return tuner
+
+
+def test_a_fast_variant_that_loses_too_much_is_tuned_and_joins_the_race(tmp_path):
+    running = race(tmp_path, ("int8_static=openvino", 4.0, False, False), ("bf16_weights", 2.0, True, False))
+    tuner = tuned(running)
+    (found,) = tuner.found
+    assert found.of == "inference_mode+int8_static=openvino"
+    assert found.best == "inference_mode+int8_static_bf16=openvino:exclude=b"
+    assert found.best in {standing.candidate.plan.id for standing in running.standings if standing.promising}
+    assert Feature(name="int8_static_bf16", value="openvino", settings=(("exclude", ("b",)),)) in next(
+        one.plan.features for one in tuner.candidates if one.plan.id == found.best
+    )
+
+
+def test_the_culprit_is_named_where_quantization_failed(tmp_path):
+    running = race(tmp_path, ("int8_static=openvino", 4.0, False, False), ("bf16_weights", 2.0, True, False))
+    tuned(running)
+    reasons = [standing.verdict.reason for standing in running.standings[:2]]
+    assert reasons[0].endswith("Most sensitive is b (Linear): quantized alone it changes the outputs by 40 %.")
+    assert reasons[1] == "It was looked at."
+
+
+def test_what_could_not_win_anyway_is_not_tuned(tmp_path):
+    assert not tuned(race(tmp_path, ("int8_static=openvino", 3.0, False, False), ("bf16", 3.5, True, False))).found
+    assert not tuned(race(tmp_path, ("bf16_weights", 3.0, False, False))).found
+    assert not tuned(race(tmp_path, ("int8_static=openvino", 3.0, True, False))).found
+
+
+def test_a_variant_whose_answers_the_runtime_refused_is_tuned_though_it_was_not_fast(tmp_path):
+    assert tuned(race(tmp_path, ("int8_static=openvino", 1.0, False, True), ("bf16", 3.5, True, False))).found
+
+
+def test_each_engine_is_tuned_once_the_fastest_first_within_the_trials_of_the_search(tmp_path):
+    looks = [
+        ("int8_static=onnxruntime", 3.0, False, False),
+        ("int8_static=openvino", 4.0, False, False),
+        ("int8_static_bf16=openvino", 4.5, False, False),
+    ]
+    found = tuned(race(tmp_path, *looks), max_trials=20).found
+    assert [one.of.partition("+")[2] for one in found] == ["int8_static_bf16=openvino", "int8_static=onnxruntime"]
+    assert [one.engine for one in tuned(race(tmp_path, *looks), max_trials=2).found] == ["openvino"]
+    assert not tuned(race(tmp_path, *looks), max_trials=0).found
+
+
+def test_settings_and_samples_that_were_given_stay(tmp_path):
+    tuner = tuned(race(tmp_path, ("int8_static=openvino:8:exclude=head:preset=mixed", 4.0, False, False)))
+    best = next(one.plan for one in tuner.candidates if one.plan.id == tuner.found[0].best)
+    assert "int8_static_bf16=openvino:8:exclude=head:exclude=b:preset=mixed" in map(str, best.features)
+
+
+def test_every_point_of_a_space_is_a_variant_of_its_own(tmp_path):
+    tuner = tuned(race(tmp_path, ("int8_static=openvino", 4.0, False, False)), "random", max_trials=30, seed=3)
+    identifiers = [identifier for identifier, _ in tuner.found[0].trials]
+    assert len(set(identifiers)) == len(identifiers) == 30
+    points = [trial.point for _, trial in tuner.found[0].trials]
+    assert any(dict(point.settings).get("calibration") == 100 for point in points)
+    assert any("=openvino:100" in identifier for identifier in identifiers)
