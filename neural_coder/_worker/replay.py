@@ -21,7 +21,7 @@ def fill_up(recorder: Recorder, deadline: float) -> list[str]:
     """
     notes = []
     for site in recorder.timings():
-        if site.kind == "inference" and site.last_call is not None and not site.enough(recorder.sampling):
+        if site.kind == "inference" and site.last_call is not None and not recorder.has_enough(site):
             note = _repeat(recorder, site, site.last_call, deadline)
             if note:
                 notes.append(f"{site.name}: {note}")
@@ -31,17 +31,17 @@ def fill_up(recorder: Recorder, deadline: float) -> list[str]:
 def _repeat(recorder: Recorder, site: Site, call: context.Call, deadline: float) -> str:
     reason = call.why_not_again()
     deadline = min(deadline, time.perf_counter() + recorder.sampling.max_seconds)
-    while not reason and not site.enough(recorder.sampling) and time.perf_counter() < deadline:
+    while not reason and not recorder.has_enough(site) and time.perf_counter() < deadline:
         try:
             with call.again() as again:
                 startup = Startup(call.function)
                 context.synchronize()
-                start = time.perf_counter()
+                start = recorder.moments.begin()
                 again()
                 context.synchronize()
-                seconds = time.perf_counter() - start
+                taken = recorder.moments.end().since(start)
         except Exception as error:
             reason = f"the call could not be made again: {type(error).__name__}: {error}"
         else:
-            recorder.take(site, call, seconds, startup)
+            recorder.take(site, call, taken, startup)
     return reason

@@ -69,6 +69,9 @@ class Session:
         self.witness = WitnessTaker()
         self.peak_memory = 0
         self.before_loop: load.Snapshot | None = None
+        self.loop_end: load.Snapshot | None = None
+        self.disturbed = False
+        self.ask_again = 0.0
         self.wrong_probe = ""
         self.notes: list[str] = []
         self.marks: dict[int, int] = {}
@@ -83,6 +86,7 @@ class Session:
         sys.dont_write_bytecode = True
         self.recorder.stop = self._stop
         self.recorder.reached = self._reached
+        self.recorder.others_disturb = self._others_disturb
         self.recorder.watcher = self.captures
         self._await_imports()
         probes = instrument.by_file(job["probes"])
@@ -185,6 +189,14 @@ class Session:
         with self.guard.paused():
             (self.folder / "reached").touch()
 
+    def _others_disturb(self) -> bool:
+        """Whether others have used the cores since the first call; asked anew ten times a second at most."""
+        if self.before_loop is not None and time.perf_counter() >= self.ask_again:
+            with self.guard.paused():
+                self.disturbed = self.before_loop.others(load.Snapshot()) > 0
+            self.ask_again = time.perf_counter() + 0.1
+        return self.disturbed
+
     # --- after the script, or in its midst
 
     def _stop(self) -> None:
@@ -202,7 +214,7 @@ class Session:
         if self.job["stop_after"] is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         with self.guard.paused():
-            loop_end = load.Snapshot()
+            self.loop_end = load.Snapshot()
             self.recorder.switch_off()
             self.observer.switch_off()
             result["observed"] = self._observed(time.perf_counter() - self.script_began)
@@ -215,13 +227,19 @@ class Session:
             result["comparison"] = self.captures.comparison
             result["witness"] = self.witness.record
             result["peak_memory_bytes"] = self.peak_memory or load.peak_memory_bytes()
-            result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
+            result["disturbed"], result["stolen"] = self._unrest()
             result["versions"] = load.versions()
             result["notes"] = self.notes
             result["wrong_probe"] = self.wrong_probe
             unfinished = self.folder / "result.json.part"
             unfinished.write_text(json.dumps(result), encoding="utf-8")
             unfinished.replace(self.folder / "result.json")
+
+    def _unrest(self) -> tuple[float, float]:
+        """Shares of the time of measuring that others, and the hypervisor alone, took the cores from us."""
+        if self.before_loop is None or self.loop_end is None:
+            return 0.0, 0.0
+        return self.before_loop.disturbed(self.loop_end), self.before_loop.stolen(self.loop_end)
 
     def _observed(self, seconds: float) -> dict[str, Any] | None:
         if not self.job["observe"]:
@@ -257,6 +275,7 @@ class Session:
         if ended == "end":
             left = self.job["timeout"] - (time.perf_counter() - self.began)
             self.notes += replay.fill_up(self.recorder, time.perf_counter() + left / 2)
+            self.loop_end = load.Snapshot()
         self.peak_memory = load.peak_memory_bytes()
 
 
