@@ -33,7 +33,7 @@ from neural_coder import candidate as candidates
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.bench.protocol import Job, Probe, Sampling
 from neural_coder.candidate import Candidate
-from neural_coder.race import Bench, Clock, Race, Result
+from neural_coder.race import ROUNDS, Bench, Clock, Race, Result
 from neural_coder.records import Criterion, Run, Span, Task
 
 SPEEDUP = 1.1
@@ -144,21 +144,24 @@ def simulated(scene: dict[str, object], gain: float, seed: int) -> Outcome:
 
 
 def simulated_searches(trials: int, seed: int) -> Iterator[tuple[float, float]]:
-    """Searches over a dozen variants: the race's share of the time of measuring all fully, and what it lost."""
+    """Searches over one to three dozen variants: the race's share of the time of measuring all fully, and what it lost.
+
+    Start and conversion are like those that the fixtures' variants show: most convert in no time, some take long.
+    """
     for trial in range(trials):
         chance = random.Random(f"race {seed} {trial}")
         seconds = math.exp(chance.uniform(math.log(0.005), math.log(0.2)))
-        programs = {"": Program(seconds)}
+        programs = {"": Program(seconds, start=3.0)}
         for number in range(chance.choice((12, 18, 30))):
             speed = math.exp(chance.gauss(0.1, 0.35))
-            conversion = chance.choice((0.0, 2.0, 15.0))
-            programs[f"v{number}"] = Program(seconds / speed, conversion=conversion)
+            conversion = chance.choice((0.0, 0.0, 0.5, 0.5, 3.0, 10.0))
+            programs[f"v{number}"] = Program(seconds / speed, start=3.0, conversion=conversion)
         race = Machine(random.Random(trial))
         found = search(race, programs, budget=1e6)
         for program in programs.values():
             program.runs = 0
         full = Machine(random.Random(trial))
-        best, took = measure_fully(full, programs, rounds=5)
+        best, took = measure_fully(full, programs, rounds=ROUNDS)
         chosen = name_of(found.chosen.plan) if found.chosen else ""
         yield race.now / took, programs[chosen].seconds / programs[best].seconds - 1
 

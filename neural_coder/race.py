@@ -26,8 +26,7 @@ CONTENDERS = 5
 FINALISTS = 3
 """Variants that get more rounds than that."""
 MARGINS = (0.25, 0.12, 0.08, 0.04)
-"""After the first look and after each of the first rounds: how far (relative) behind the best a variant may lie and still
-win."""
+"""After the first look and each round: how far (relative) behind the best a variant may lie and still win."""
 DOUBTS = (0.12, 0.05, 0.0)
 """Likewise: how much slower than the original a variant may look, by bad luck, without leaving the race."""
 ROUNDS = 5
@@ -319,7 +318,9 @@ class Race:
             rivals = [
                 s
                 for s in racing
-                if s.verdict is not best and _high(s.verdict) > lead and s.gain * (1 + MARGINS[-1]) > best.speedup.median
+                if s.verdict is not best
+                and _high(s.verdict) > lead
+                and s.gain * (1 + MARGINS[-1]) > best.speedup.median
             ]
             if rounds >= ROUNDS:  # Only what is not decided, and looks better than the best so far, is worth more.
                 rivals = [s for s in rivals if s.verdict.status == "undecided" and s.gain > best.speedup.median]
@@ -396,6 +397,9 @@ class Race:
         )
         # Only the first process of a variant started with cold caches.
         first = look or runs[0]
+        cold = stats.first_call_seconds(first)
+        if found.figures is not None and cold is not None:
+            found = replace(found, figures=replace(found.figures, first_call_seconds=cold))
         startup = stats.startup_seconds(first) if first.ok else None
         before, after = stats.seconds_per_call(baseline[0], None), stats.seconds_per_call(runs[-1], None)
         if startup is None or before is None or after is None:

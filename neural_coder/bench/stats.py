@@ -132,7 +132,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def figures(runs: Sequence[Run], task: Task | None, weights: Mapping[str, float]) -> Figures | None:
-    """What a call costs in detail, by the site that takes the most calls.
+    """What a call costs in detail, at the site that is called most often.
 
     Args:
         runs: Processes of one variant; the first one had cold caches.
@@ -150,7 +150,6 @@ def figures(runs: Sequence[Run], task: Task | None, weights: Mapping[str, float]
     p50, p90, p99 = (statistics.median(column) for column in zip(*spread, strict=True))
     cpu = [statistics.median(timing.cpu) for _, timing in measured if timing.cpu]
     items = _items(*measured[0])
-    first = next((timing.warmup[0] for _, timing in measured if timing.warmup), None)
     loops = [run.loop_seconds for run, _ in measured if run.ended_by_itself]
     return Figures(
         cpu_seconds=statistics.median(cpu) if cpu else None,
@@ -158,7 +157,7 @@ def figures(runs: Sequence[Run], task: Task | None, weights: Mapping[str, float]
         p90=p90,
         p99=p99,
         throughput=items / p50 if items and p50 > 0 else None,
-        first_call_seconds=first,
+        first_call_seconds=first_call_seconds(measured[0][0], task),
         loop_seconds=statistics.median(loops) if loops else None,
     )
 
@@ -259,6 +258,15 @@ def startup_seconds(run: Run, task: Task | None = None) -> float | None:
         return None
     usual = {timing.site: _typical(run, timing) for timing in measured}
     return sum(max(0.0, seconds - usual[timing.site]) for timing in measured for seconds in timing.warmup)
+
+
+def first_call_seconds(run: Run, task: Task | None = None) -> float | None:
+    """What the first call of a run took: the longest one, where there are several sites.
+
+    Returns:
+        None when nothing was measured, or no call warmed up.
+    """
+    return max((timing.warmup[0] for timing in _measured(run, task) if timing.warmup), default=None)
 
 
 def break_even_calls(startup: float, baseline_seconds: float, variant_seconds: float) -> int | None:
