@@ -48,6 +48,8 @@ class Machine:
     process_noise: float = 0.015
     """How much processes of the same program differ (standard deviation, relative): memory layout, luck."""
     call_noise: float = 0.02
+    slow_processes: float = 0.05
+    """Share of processes that run slower throughout, for reasons that nobody on this machine can see."""
     parallel: bool = False
     """Calls keep both cores busy, and a burner on one of them holds up both threads."""
     now: float = 0.0
@@ -121,6 +123,8 @@ class SimulatedBench:
         program.runs += 1
         rules = WorkerSampling(**asdict(sampling))  # Those of the worker itself decide when there is enough.
         work = program.seconds * math.exp(machine.chance.gauss(0, machine.process_noise))
+        if machine.chance.random() < machine.slow_processes:
+            work *= machine.chance.uniform(1.15, 1.6)
         site = Site("simulated", "inference")
         waited = ran = 0.0
         while not (site.enough(rules) and (site.calm(rules) or not site.may_go_on(rules))):

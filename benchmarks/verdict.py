@@ -44,7 +44,7 @@ MOST_LOST = 0.03
 CONFIDENCE = 0.95
 FIXTURES = ("resnet_infer.py", "bert_classifier.py", "digits_train_eval.py")
 SCENES: dict[str, dict[str, object]] = {
-    "quiet machine": {"load": (0,)},
+    "quiet machine": {"load": (0,), "slow_processes": 0.0},
     "0 to 2 cores burnt, one thread": {},
     "0 to 2 cores burnt, two threads": {"parallel": True},
     "both cores always burnt, one thread": {"load": (2,)},

@@ -19,22 +19,28 @@ from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.protocol import Job, Sampling
 from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.candidate import Candidate
-from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Task, Verdict
+from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Status, Task, Verdict
 
 CONTENDERS = 5
 """Variants that get a second look, which is their first round."""
+OPEN: frozenset[Status] = frozenset({"faster", "same", "undecided"})
+"""What a variant is found to be while it may still win."""
 FINALISTS = 3
 """Variants that get more rounds than that."""
-MARGINS = (0.25, 0.12, 0.08, 0.04)
+MARGINS = (0.4, 0.15, 0.08, 0.04)
 """After the first look and each round: how far (relative) behind the best a variant may lie and still win."""
-DOUBTS = (0.12, 0.05, 0.0)
+DOUBTS = (0.25, 0.08, 0.0)
 """Likewise: how much slower than the original a variant may look, by bad luck, without leaving the race."""
+RESTLESS_DOUBTS = (0.6, 0.25, 0.08)
+"""The same while other programs take the cores: one look in ten is off by more than 15 % then, even with calm calls."""
 ROUNDS = 5
 """Processes of each finalist; the process is the unit of statistics."""
 FEWEST_ROUNDS = 3
 MOST_ROUNDS = 15
 """Rounds of what is not decided after `ROUNDS`; simulated processes that scatter by 6 % need about ten of them."""
 CONFIRMATIONS = 2
+MOST_CONFIRMATIONS = 6
+"""Fresh pairs until a winner is given up whose gain they deny."""
 RUN_SHARE = 0.2
 """Share of the time budget that one run of a variant may take beyond what the original needs: a variant that compiles
 anew for every shape must not use up the time of all others."""
@@ -152,11 +158,6 @@ class Standing:
     rounds: list[Run] = field(default_factory=list)
 
     @property
-    def may_win(self) -> bool:
-        """Right answers, and not surely slower."""
-        return self.verdict.status in ("faster", "same", "undecided")
-
-    @property
     def gain(self) -> float:
         """Median speed-up as known now."""
         return self.verdict.speedup.median if self.verdict.speedup else 0.0
@@ -266,10 +267,17 @@ class Race:
             standings: Variants that are still in the race.
             looks: Rounds that they have had, beyond the first look.
         """
-        least = 1 / (1 + DOUBTS[looks])
-        ranked = sorted((s for s in standings if s.may_win and s.gain > least), key=lambda s: s.gain, reverse=True)
+        ranked = sorted((s for s in standings if self._may_win(s, looks)), key=lambda s: s.gain, reverse=True)
         close = [standing for standing in ranked if standing.gain * (1 + MARGINS[looks]) >= ranked[0].gain]
         return close[: FINALISTS if looks else CONTENDERS]
+
+    def _may_win(self, standing: Standing, looks: int) -> bool:
+        """Whether its answers are right and it is not surely slower, which a look at a busy machine does not show."""
+        seen = (self.control, standing.look, *self.baselines, *standing.rounds)
+        restless = any(run.disturbed > stats.DISTURBED for run in seen)
+        doubt = (RESTLESS_DOUBTS if restless else DOUBTS)[looks]
+        status = standing.verdict.status
+        return (status in OPEN or (restless and status == "slower")) and standing.gain * (1 + doubt) > 1.0
 
     def _finalists(self) -> list[Standing]:
         """The best at first sight, and no more than the time left can measure well."""
@@ -326,7 +334,9 @@ class Race:
                 rivals = [s for s in rivals if s.verdict.status == "undecided" and s.gain > best.speedup.median]
             return [s for s in racing if s.verdict is best or s in rivals] if rivals else []
         return [
-            s for s in racing if s.verdict.status == "undecided" or (rounds < ROUNDS and s.may_win and s.gain > 1.0)
+            s
+            for s in racing
+            if s.verdict.status == "undecided" or (rounds < ROUNDS and s.verdict.status in OPEN and s.gain > 1.0)
         ]
 
     def _judge_rounds(self, standings: Sequence[Standing]) -> None:
@@ -352,13 +362,13 @@ class Race:
         return None, None
 
     def _fresh_pairs(self, winner: Standing) -> Interval | None:
-        """The winner against the original; when the first pairs deny its gain, as many again before it is given up."""
+        """The winner against the original; when the first pairs deny its gain, more before it is given up."""
         pair: list[Turn] = [
             partial(self.bench.baseline, "confirmation"),
             partial(self.bench.variant, winner.candidate, "confirmation"),
         ]
         pairs: list[list[Run]] = []
-        for _ in range(2):
+        for _ in range(MOST_CONFIRMATIONS // CONFIRMATIONS):
             pairs += [self._calm(pair) for _ in range(CONFIRMATIONS)]
             confirmed = stats.speedup([old for old, _ in pairs], [new for _, new in pairs], self.task)
             if confirmed is None or confirmed.median >= self.bench.criterion.minimum_gain:

@@ -17,7 +17,7 @@ AS_GOOD = 0.03
 """So much of the gain is given for a patch in which every feature takes effect."""
 WORTH_KNOWING = 1.05
 """A gain that may be this much beyond the smallest one that counts is not called "no difference"."""
-RESTLESS_ROUNDS = 5
+RESTLESS_ROUNDS = 10
 """Fewer rounds prove nothing where other programs left no call in peace: their noise has no normal distribution."""
 _LAST_WORDS = 300
 

@@ -45,14 +45,17 @@ def test_a_machine_that_never_gets_quiet_is_told_so() -> None:
 
 
 def test_what_is_not_decided_gets_more_rounds() -> None:
-    noisy = [search(Machine(random.Random(seed), load=(0,), process_noise=0.06), programs(x=1.12)) for seed in range(9)]
+    noisy = [
+        search(Machine(random.Random(seed), load=(0,), slow_processes=0.0, process_noise=0.06), programs(x=1.12))
+        for seed in range(9)
+    ]
     rounds = [result.verdicts[0].rounds for result in noisy if result.chosen]
     assert max(rounds) > ROUNDS
     assert max(rounds) <= MOST_ROUNDS
 
 
 def test_what_is_clear_is_decided_after_the_fewest_rounds() -> None:
-    found = search(Machine(random.Random(1), load=(0,)), programs(fast=2.0))
+    found = search(Machine(random.Random(1), load=(0,), slow_processes=0.0), programs(fast=2.0))
     assert found.chosen is not None
     assert found.chosen.rounds == FEWEST_ROUNDS
     assert found.confirmed is not None
@@ -62,7 +65,7 @@ def test_what_is_clear_is_decided_after_the_fewest_rounds() -> None:
 def test_losers_leave_early() -> None:
     speeds = {"winner": 2.0, "close": 1.97, "second": 1.7, "third": 1.5, "slow": 0.5, "useless": 1.0}
     given = programs(**speeds)
-    found = search(Machine(random.Random(2), load=(0,)), given)
+    found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
     assert found.chosen is not None
     assert given["slow"].runs == given["useless"].runs == given["third"].runs == 1
     assert 1 < given["second"].runs < 1 + FEWEST_ROUNDS
@@ -71,7 +74,7 @@ def test_losers_leave_early() -> None:
 
 def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> None:
     given = programs(unlucky=1.2)
-    machine = Machine(random.Random(3), load=(0,), process_noise=0.0)
+    machine = Machine(random.Random(3), load=(0,), slow_processes=0.0, process_noise=0.0)
     bench = SimulatedBench(machine, given)
     first, control = bench.baseline(), bench.baseline()
     (timing,) = control.timings
@@ -134,7 +137,7 @@ def _converted(run: Run) -> Run:
 
 
 def test_the_first_call_of_the_cold_process_is_reported() -> None:
-    found = search(Machine(random.Random(1), load=(0,)), programs(fast=2.0))
+    found = search(Machine(random.Random(1), load=(0,), slow_processes=0.0), programs(fast=2.0))
     figures = found.verdicts[0].figures
     assert figures is not None
     assert figures.p50 <= figures.p90 <= figures.p99

@@ -25,6 +25,11 @@ NEGLIGIBLE_SHARE = 0.01
 
 CALM_SAMPLES = 5
 """Samples without disturbance that make a process's figure; where there are fewer calls in all, all of them."""
+TRIMMED_FROM = 7
+"""Rounds from which on the highest and lowest fifth are left out of the interval's centre: a machine shared with others
+now and then runs a whole process at half its speed, and nothing that a process can see says so."""
+TRIMMED = 0.2
+LOWER_QUARTILE = 0.25
 DISTURBED = 0.02
 """Share of a run's time that others may take before its samples are looked at one by one."""
 
@@ -205,10 +210,12 @@ def speedup(
     weights = site_weights(first, task)
     pairs = rounds(baseline, variant)
     per_item = not all(same_batches(old, new, weights) for old, new in pairs)
+    # What other programs do to caches and clocks shows in no waiting time, and only ever makes calls slower.
+    share = LOWER_QUARTILE if any(run.disturbed > DISTURBED for pair in pairs for run in pair) else 0.5
     times = [
         (
-            _weighted(old, weights, task, per_item=per_item, cpu=cpu),
-            _weighted(new, weights, task, per_item=per_item, cpu=cpu),
+            _weighted(old, weights, task, per_item=per_item, cpu=cpu, share=share),
+            _weighted(new, weights, task, per_item=per_item, cpu=cpu, share=share),
         )
         for old, new in pairs
     ]
@@ -224,6 +231,10 @@ def interval(values: Sequence[float]) -> Interval | None:
     Student's in 95 % each, and in 95 to 98 % with skewed noise or occasional outliers. Processes as the unit:
     T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013.
 
+    From `TRIMMED_FROM` figures on it is the trimmed mean's (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963).
+    Where every eighth process ran at 60 to 90 % of its speed, 15 rounds showed a gain of 10 % in 88 % of 3000 simulated
+    trials, the plain interval in 41 %; both held the truth in 97 %, and with normal noise in 94 to 95 %.
+
     Args:
         values: One figure per process or round; figures that are not positive and finite are left out.
 
@@ -236,15 +247,22 @@ def interval(values: Sequence[float]) -> Interval | None:
     middle = statistics.median(usable)
     if len(usable) < MINIMUM_ROUNDS:
         return Interval(median=middle, low=min(usable) / (1 + ASSUMED_NOISE), high=max(usable) * (1 + ASSUMED_NOISE))
-    logs = [math.log(value) for value in usable]
-    spread = max(statistics.stdev(logs), SMALLEST_NOISE)
-    half = _student(len(logs) - 1) * spread / math.sqrt(len(logs))
-    center = statistics.fmean(logs)
+    center, half = _trimmed_mean(sorted(math.log(value) for value in usable))
     return Interval(
         median=middle,
         low=min(middle, math.exp(center - half)),
         high=max(middle, _exp(center + half)),
     )
+
+
+def _trimmed_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The centre of sorted values and half of its interval; the spread is that of the winsorized values."""
+    count = len(values)
+    cut = int(TRIMMED * count) if count >= TRIMMED_FROM else 0
+    kept = values[cut : count - cut]
+    spread = statistics.stdev([kept[0]] * cut + list(kept) + [kept[-1]] * cut)
+    spread = max(spread * math.sqrt((count - 1) / (len(kept) - 1)), SMALLEST_NOISE)
+    return statistics.fmean(kept), _student(len(kept) - 1) * spread / math.sqrt(len(kept))
 
 
 def startup_seconds(run: Run, task: Task | None = None) -> float | None:
@@ -312,7 +330,13 @@ def _measured(run: Run, task: Task | None) -> list[SiteTiming]:
 
 
 def _weighted(
-    run: Run, weights: Mapping[str, float] | None, task: Task | None, *, per_item: bool, cpu: bool = False
+    run: Run,
+    weights: Mapping[str, float] | None,
+    task: Task | None,
+    *,
+    per_item: bool,
+    cpu: bool = False,
+    share: float = 0.5,
 ) -> float | None:
     if weights is None:
         weights = site_weights(run, task)
@@ -323,7 +347,7 @@ def _weighted(
         items = _items(run, timing) if timing is not None and per_item else 1
         if timing is None or not items or (cpu and not timing.cpu):
             return None
-        total += weight * (statistics.median(timing.cpu) if cpu else _typical(run, timing)) / items
+        total += weight * quantile(timing.cpu if cpu else _steady(run, timing), share) / items
     return total if weights else None
 
 
