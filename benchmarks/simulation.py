@@ -104,16 +104,16 @@ class SimulatedBench:
     criterion: Criterion = CRITERION
     variant_timeout: float = math.inf
 
-    def baseline(self) -> Run:
-        """Run the original."""
+    def baseline(self, purpose: str = "round") -> Run:
+        """Run the original; what for makes no difference here."""
         return self._run("", Sampling())
 
     def look(self, item: Candidate) -> Run:
         """Give a variant its first look."""
         return self._run(name_of(item.plan), QUICK)
 
-    def variant(self, item: Candidate) -> Run:
-        """Run a variant."""
+    def variant(self, item: Candidate, purpose: str = "round") -> Run:
+        """Run a variant; what for makes no difference here."""
         return self._run(name_of(item.plan), Sampling())
 
     def _run(self, name: str, sampling: Sampling) -> Run:

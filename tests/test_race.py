@@ -63,7 +63,7 @@ def test_what_is_clear_is_decided_after_the_fewest_rounds() -> None:
 
 
 def test_losers_leave_early() -> None:
-    speeds = {"winner": 2.0, "close": 1.97, "second": 1.7, "third": 1.5, "slow": 0.5, "useless": 1.0}
+    speeds = {"winner": 2.0, "close": 1.97, "second": 1.7, "third": 1.3, "slow": 0.5, "useless": 1.0}
     given = programs(**speeds)
     found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
     assert found.chosen is not None

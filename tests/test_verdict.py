@@ -120,14 +120,14 @@ def restless(seconds: float, cpu: float, rounds: int = 5) -> list[Run]:
 
 
 def test_no_gain_is_believed_against_the_cpu_time_when_the_cores_were_never_free() -> None:
-    found = judge(restless(0.5, cpu=2.0), baseline=restless(1.0, cpu=1.5))
+    found = judge(restless(0.5, cpu=2.0, rounds=10), baseline=restless(1.0, cpu=1.5, rounds=10))
     assert found.status == "undecided"
     assert "more CPU time than the original" in found.reason
-    assert judge(restless(0.5, cpu=1.0), baseline=restless(1.0, cpu=1.5)).status == "faster"
+    assert judge(restless(0.5, 1.0, rounds=10), baseline=restless(1.0, 1.5, rounds=10)).status == "faster"
 
 
-def test_three_rounds_prove_nothing_when_the_cores_were_never_free() -> None:
-    found = judge(restless(0.5, cpu=1.0, rounds=3), baseline=restless(1.0, cpu=1.5, rounds=3))
+def test_few_rounds_prove_nothing_when_the_cores_were_never_free() -> None:
+    found = judge(restless(0.5, cpu=1.0, rounds=9), baseline=restless(1.0, cpu=1.5, rounds=9))
     assert found.status == "undecided"
     assert "too few rounds for so busy a machine" in found.reason
 

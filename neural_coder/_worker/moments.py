@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,9 @@ class Moments:
         self._waited: dict[str, int] = {}
         self._ended = 0
         """Nanoseconds that threads have waited which are no more."""
+        self._total = 0.0
         self._asked = 0.0
+        self._lock = threading.Lock()
         self._works = Path(THREADS).is_dir()
 
     def begin(self) -> Moment:
@@ -62,14 +65,17 @@ class Moments:
         return Moment(wall, cpu, self._wait_seconds())
 
     def _wait_seconds(self) -> float:
-        if self._works and time.perf_counter() - self._asked > RESOLUTION:
+        due = self._works and time.perf_counter() - self._asked > RESOLUTION
+        if due and self._lock.acquire(blocking=False):  # Another thread that asks just now answers for all.
             # A script may have closed our files, and opened its own under their numbers: then there is no telling.
             try:
                 self._ask()
             except (OSError, ValueError, IndexError):
                 self._works = False
-            self._asked = time.perf_counter()
-        return (self._ended + sum(self._waited.values())) / 1e9
+            finally:
+                self._asked = time.perf_counter()
+                self._lock.release()
+        return self._total
 
     def _ask(self) -> None:
         threads = os.listdir(THREADS)  # noqa: PTH208 - this runs between calls that are timed
@@ -81,3 +87,4 @@ class Moments:
         for thread in self._files.keys() - set(threads):
             os.close(self._files.pop(thread))
             self._ended += self._waited.pop(thread, 0)
+        self._total = (self._ended + sum(self._waited.values())) / 1e9

@@ -288,7 +288,7 @@ def _figures(new: Mapping[str, float | None], old: Mapping[str, float | None] | 
             parts.append(f"{label} {duration(after)}" + (f" (was {duration(before)})" if before is not None else ""))
     if (rate := new["throughput"]) is not None:
         before = old["throughput"] if old else None
-        parts.append(f"{rate:.3g} samples a second" + (f" (was {before:.3g})" if before is not None else ""))
+        parts.append(f"{rate:,.4g} samples a second" + (f" (was {before:,.4g})" if before is not None else ""))
     text = ", ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
 

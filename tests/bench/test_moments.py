@@ -67,6 +67,28 @@ def test_threads_that_have_ended_leave_no_open_files() -> None:
 
 
 @needs_scheduler
+def test_threads_may_ask_at_the_same_time() -> None:
+    moments = Moments()
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(300):
+                moments._asked = 0.0
+                moments.begin()
+        except BaseException as error:
+            failed.append(error)
+
+    for _ in range(5):
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed
+
+
+@needs_scheduler
 def test_a_script_that_closes_our_files_costs_only_the_waiting_times(tmp_path: Path) -> None:
     moments = Moments()
     moments.begin()
