@@ -26,8 +26,6 @@ from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_TIMEOUT = 300.0
-BUSY = 0.1
-"""Share of the time spent waiting for a core from which on a reader should know."""
 SHARE_OF_TIMEOUT = 0.9
 """After this share of the time limit a run that only observes is stopped, so that it can still report."""
 CPU_INSTEAD = Feature(name="cuda_to_cpu")
@@ -414,7 +412,7 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
             "The script needs a GPU, and there is none here: variants are compared with its CPU version (cuda_to_cpu)."
         )
     busy = max((run.disturbed for run in baseline), default=0.0)
-    if busy > BUSY:
+    if busy > stats.BUSY:
         notes.append(
             f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and "
             "run again for narrower intervals."

@@ -17,7 +17,7 @@ from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.machine import physical_cores
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate
-from neural_coder.race import DISTURBED, Bench, Clock, Say, no_effect, safety_of
+from neural_coder.race import Bench, Clock, Say, safety_of, without_effect
 from neural_coder.records import (
     Accuracy,
     Analysis,
@@ -174,7 +174,7 @@ class Sweeper:
         entry.status, entry.reason = "measured", ""
         if failed := next((run for run in runs if not run.ok), None):
             entry.status, entry.reason = "failed", describe_ending(failed.ending)
-        elif entry.variant and (idle := no_effect(entry.variant.plan, self.first, runs[0])):
+        elif idle := self._idle(entry, runs[0]):
             entry.status, entry.reason = "failed", f"Run so, the variant does nothing: {idle}."
         elif wrong := self._wrong(entry, way, runs):
             entry.status = "inaccurate" if wrong.verified else "unverified"
@@ -183,11 +183,16 @@ class Sweeper:
             entry.rounds.append(runs)
             self._remark(entry, runs)
 
+    def _idle(self, entry: Entry, run: Run) -> str:
+        """Why none of a variant's features did anything, in words; empty when one did."""
+        reason, nothing = without_effect(entry.variant.plan, self.first, run) if entry.variant else ("", False)
+        return reason if nothing else ""
+
     def _remark(self, entry: Entry, runs: tuple[Run, ...]) -> None:
         used = {run.threads for run in runs if run.threads is not None}
         if used - {entry.configuration.threads}:
             entry.reason = f"The script itself sets {count(max(used), 'thread')}."
-        if (busy := max(run.disturbed for run in runs)) > DISTURBED:
+        if (busy := max(run.disturbed for run in runs)) > stats.BUSY:
             self.notes[
                 f"Other programs had the cores for up to {percent(round(busy, 2))} of the time of some run "
                 "configurations; run again on a quiet machine."

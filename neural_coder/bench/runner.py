@@ -231,6 +231,7 @@ class _Child:
             model_seconds=result["model_seconds"],
             peak_memory_bytes=result["peak_memory_bytes"],
             disturbed=result["disturbed"],
+            stolen=result["stolen"],
             versions=result["versions"],
             observed=observation_from(result["observed"]),
             cores=tuple(result["cores"]),
