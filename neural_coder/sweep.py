@@ -45,6 +45,8 @@ NOT_BOUND = (
     "was set."
 )
 
+INTERRUPTED = "The measurement of run configurations was interrupted; those that are not measured were still to come."
+
 
 @dataclass(slots=True)
 class Entry:
@@ -92,12 +94,11 @@ class Sweeper:
             one for one in asked if one.batch_size != own or own is None or replace(one, batch_size=None) not in asked
         ]
         entries = [Entry(one, variant) for one in asked for variant in (None, *variants)]
-        for number in range(ROUNDS):
-            turn = entries if number == 0 else self._leaders(entries)
-            for entry in (*turn[number:], *turn[:number]):
-                if self.clock.allows(self._cost(entry)):
-                    self.say(f"run configurations, round {number + 1}: {self._name(entry)}")
-                    self._measure(entry)
+        try:
+            self._rounds(entries)
+        except KeyboardInterrupt:
+            # The search itself is over: what it found, and what was measured so far, is not to be lost.
+            self.notes[INTERRUPTED] = None
         results = [self._result(entry) for entry in entries]
         measured = [result for result in results if result.status == "measured"]
         if not physical_cores():
@@ -110,6 +111,14 @@ class Sweeper:
             best_throughput=max(measured, key=_throughput, default=None),
             notes=tuple(self.notes),
         )
+
+    def _rounds(self, entries: Sequence[Entry]) -> None:
+        for number in range(ROUNDS):
+            turn = entries if number == 0 else self._leaders(entries)
+            for entry in (*turn[number:], *turn[:number]):
+                if self.clock.allows(self._cost(entry)):
+                    self.say(f"run configurations, round {number + 1}: {self._name(entry)}")
+                    self._measure(entry)
 
     # --- one entry
 
