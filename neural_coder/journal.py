@@ -33,7 +33,7 @@ KEPT_DAYS = 7
 """A search that was left for longer can no longer be resumed."""
 MOST_BYTES = 5 * 1024**3
 """What searches that were left may keep together; the oldest go first."""
-CACHES, LOCK = "caches", "lock"
+CAPTURED, CACHES, LOCK = "captured", "caches", "lock"
 
 
 class Journal:
@@ -94,10 +94,11 @@ class Journal:
         """Remove what the search no longer needs; keep all of it where it can be resumed."""
         if isinstance(error, NeuralCoderError):
             self._state, self._conclusion = "failed", str(error).partition("\n")[0]
-        if self._store is None or self._state != "open":
-            remove_tree(self.folder)
+        # In this order: a search without its folder that counts as open could not be resumed.
         if self._store is not None:
             self._end(self._store)
+        if self._store is None or self._state != "open":
+            remove_tree(self.folder)
         if self._lock is not None:
             locks.release(self._lock)
 
@@ -106,9 +107,11 @@ class Journal:
             if self.search is not None:
                 store.end_search(self.search, self._state, chosen=self._chosen, conclusion=self._conclusion)
                 if self._state == "open":
-                    self._say(f"search {self.search} is not at its end: the same command with --resume goes on with it")
+                    self._say(
+                        f"Search {self.search} is not at its end: the same command with --resume goes on with it."
+                    )
         except sqlite3.Error as problem:
-            self._say(f"the end of this search could not be kept: {problem}")
+            self._say(f"The end of this search could not be kept: {problem}.")
         finally:
             store.close()
 
@@ -118,7 +121,7 @@ class Journal:
         try:
             return self._store.find_run(self.search, digest, purpose, number)
         except (sqlite3.Error, ValueError, TypeError, LookupError) as problem:
-            self._say(f"a run of this search could not be read and is made again: {problem}")
+            self._say(f"A run of this search could not be read and is made again: {problem}.")
             return None
 
     def _clear(self, job: Job) -> None:
@@ -132,7 +135,7 @@ class Journal:
         try:
             self._store.add_trial(self.search, digest, number, job, run, began, self._clock.used)
         except sqlite3.Error as problem:
-            self._say(f"runs of this search are no longer kept: {problem}")
+            self._say(f"Runs of this search are no longer kept: {problem}.")
             self.search = None
 
     def claim(self) -> bool:
@@ -170,6 +173,10 @@ def begin(about: Mapping[str, object], known_by: Mapping[str, str], clock: Clock
         _remove_abandoned(store)
         left = [search for search in store.searches(Path(str(about["script"]))) if search.state == "open"]
         found = next((search for search in left if search.known_by == known_by), None)
+        if found is not None and not _is_whole(store, found):
+            store.end_search(found.id, "abandoned", conclusion=found.conclusion)
+            left.remove(found)
+            found = None
         if found is not None and resume:
             return _resumed(store, found, clock, say)
         _say_what_is_left(left, found, known_by, say, resume=resume)
@@ -198,21 +205,27 @@ def _resumed(store: Store, search: Search, clock: Clock, say: Say) -> Journal:
     for folder in (search.folder / CACHES).glob("*"):
         if folder.name not in done:
             remove_tree(folder)  # Of a run that did not end: the next one has to start as cold as it did.
-    say(f"going on with search {search.id}: {count(len(trials), 'run')} of it are known")
+    say(f"Going on with search {search.id}, of which {count(len(trials), 'run')} can be told already.")
     return journal
+
+
+def _is_whole(store: Store, search: Search) -> bool:
+    """Whether the outputs that variants are compared with are still there, if they ever were."""
+    first = any(trial.purpose == "first" for trial in store.trials(search.id))
+    return not first or (search.folder / CAPTURED).exists()
 
 
 def _say_what_is_left(
     left: list[Search], found: Search | None, known_by: Mapping[str, str], say: Say, *, resume: bool
 ) -> None:
     if found is not None:
-        say(f"search {found.id} of this script was left before its end; --resume goes on with it")
+        say(f"Search {found.id} of this script was left before its end; --resume goes on with it.")
     elif resume and left:
         other = left[0]
         names = sorted(name for name in {*known_by, *other.known_by} if known_by.get(name) != other.known_by.get(name))
-        say(f"search {other.id} of this script cannot be resumed: {', '.join(names)} changed; a new one begins")
+        say(f"Search {other.id} of this script cannot be resumed, a new one begins; changed: {', '.join(names)}.")
     elif resume:
-        say("there is no search of this script to go on with; a new one begins")
+        say("There is no search of this script to go on with; a new one begins.")
 
 
 def _remove_abandoned(store: Store) -> None:

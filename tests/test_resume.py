@@ -120,6 +120,7 @@ def test_ctrl_c_answers_with_what_is_known_and_resume_goes_on(tmp_path):
     assert [variant["id"] for variant in data["variants"]] == ["channels_last"]
     assert "Interrupted" in err
     assert "--resume goes on with search 1" in " ".join(err.split())
+    assert "Search 1 is not at its end" in err
     searches.check_nothing_is_left(process)
     known, runs = searches.trials(), searches.runs
     assert runs - len(known) <= 1
