@@ -83,6 +83,11 @@ class Searches:
         with contextlib.closing(sqlite3.connect(self.store, timeout=30)) as connection:
             return [state for (state,) in connection.execute("SELECT state FROM searches ORDER BY id")]
 
+    def wait_for_a_run(self, process: subprocess.Popen[str]) -> None:
+        """Until the script runs, or the search is over."""
+        while process.poll() is None and not any((folder / "job.json").exists() for folder in self._folders(process)):
+            time.sleep(0.02)
+
     def check_nothing_is_left(self, process: subprocess.Popen[str]) -> None:
         assert {path.name: path.read_text() for path in self.project.iterdir()} == {"script.py": SCRIPT}
         deadline = time.monotonic() + 20
@@ -144,8 +149,10 @@ def test_a_search_that_is_killed_at_random_loses_nothing_and_repeats_nothing(tmp
     killed = 0
     for _ in range(KILLS):
         process = searches.start("--resume")
+        if chance.random() < 0.6:
+            searches.wait_for_a_run(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=chance.uniform(0.2, 9.0))
+            process.communicate(timeout=chance.uniform(0.0, 5.0))
         killed += process.poll() is None
         process.kill()
         process.communicate()
