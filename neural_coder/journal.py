@@ -22,6 +22,7 @@ from neural_coder import codec, locks
 from neural_coder.bench import runner
 from neural_coder.bench.protocol import Job
 from neural_coder.bench.shadow import PREFIX, remove_tree
+from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.race import Clock, Result, Say
 from neural_coder.records import Run
@@ -33,7 +34,7 @@ KEPT_DAYS = 7
 """A search that was left for longer can no longer be resumed."""
 MOST_BYTES = 5 * 1024**3
 """What searches that were left may keep together; the oldest go first."""
-CAPTURED, CACHES, LOCK = "captured", "caches", "lock"
+CAPTURED, LOCK = "captured", "lock"
 
 
 class Journal:
@@ -52,6 +53,8 @@ class Journal:
         self._store = store
         self._lock: int | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._warm: set[str] = set()
+        """Folders of caches that a run has filled which has ended."""
         self._guard = threading.Lock()
         self._state: State = "open"
         self._chosen: str | None = None
@@ -71,10 +74,12 @@ class Journal:
         if known := self._known(digest, job.purpose, number):
             run, used = known
             self._clock.started = time.monotonic() - used
+            self._warm.add(_caches(job))
             return run
         self._clear(job)
         began = time.time()
         run = runner.run(job)
+        self._warm.add(_caches(job))
         self._keep(digest, number, job, run, began)
         return run
 
@@ -125,9 +130,12 @@ class Journal:
             return None
 
     def _clear(self, job: Job) -> None:
-        """What an interrupted run has left behind must not be mixed with what this one makes."""
-        if job.capture_to is not None:
-            remove_tree(job.capture_to)
+        """What an interrupted run has left behind must not be mixed with what this one makes, or warm its start."""
+        caches = _caches(job)
+        cold = [] if caches in self._warm or not Path(caches).is_relative_to(self.folder) else [Path(caches)]
+        for folder in (job.capture_to, *cold):
+            if folder is not None and folder.exists():
+                remove_tree(folder)
 
     def _keep(self, digest: str, number: int, job: Job, run: Run, began: float) -> None:
         if self._store is None or self.search is None:
@@ -201,10 +209,6 @@ def _resumed(store: Store, search: Search, clock: Clock, say: Say) -> Journal:
         store.close()
         raise UserError(f"Search {search.id} is going on in another process; wait for it, or begin without --resume.")
     trials = store.trials(search.id)
-    done = {trial.variant or "baseline" for trial in trials}
-    for folder in (search.folder / CACHES).glob("*"):
-        if folder.name not in done:
-            remove_tree(folder)  # Of a run that did not end: the next one has to start as cold as it did.
     say(f"Going on with search {search.id}, of which {count(len(trials), 'run')} can be told already.")
     return journal
 
@@ -269,6 +273,10 @@ def _size(folder: Path) -> int:
         except OSError:
             continue
     return total
+
+
+def _caches(job: Job) -> str:
+    return job.environment.get(FOLDER_VARIABLE, "")
 
 
 def digest_of(job: Job) -> str:

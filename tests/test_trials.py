@@ -266,12 +266,18 @@ def test_a_search_whose_captured_outputs_are_gone_is_not_resumed(script):
 
 
 def test_caches_of_a_run_that_did_not_end_are_made_anew(script):
+    def job_of(kept: journal.Journal, name: str) -> Job:
+        return job(script, environment={cache.FOLDER_VARIABLE: str(kept.folder / "caches" / name)})
+
     with interrupted(script) as kept:
-        kept.run(job(script))
-        for name in ("baseline", "bf16"):
+        kept.run(job_of(kept, "ended"))
+        for name in ("ended", "killed"):
             (kept.folder / "caches" / name).mkdir(parents=True)
     with begin(script, Said(), resume=True) as kept:
-        assert [path.name for path in (kept.folder / "caches").iterdir()] == ["baseline"]
+        kept.run(job_of(kept, "ended"))
+        kept.run(job_of(kept, "ended"))
+        kept.run(job_of(kept, "killed"))
+        assert [path.name for path in (kept.folder / "caches").iterdir()] == ["ended"]
 
 
 def test_a_new_search_tells_of_the_one_that_was_left(script):
