@@ -247,7 +247,7 @@ def test_what_a_killed_parent_and_keeper_have_left_is_ended_by_the_next_run(tmp_
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
     try:
         assert run(loop(tmp_path).job()).ok
-        assert left.wait(5) == -signal.SIGKILL
+        assert left.wait(5) == -signal.SIGTERM
         assert not folder.exists()
     finally:
         left.kill()
