@@ -37,7 +37,7 @@ LONGEST_FOLDER = 60
 TIMED_OUT = "timed out"
 SHOWING = 0.3
 """Seconds that a process gets to write its traceback when the time limit has come."""
-GRACE = 2.0
+GRACE = 3.0
 """Seconds between asking processes to end and ending them."""
 
 
