@@ -92,6 +92,7 @@ def optimize(request: Request, say: Say) -> Optimized:
             criterion=request.criterion,
             pythons=installed.pythons,
             run=kept.run,
+            run_together=kept.run_together,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
         plans = _plans(request, ground, installed, say)
@@ -100,7 +101,6 @@ def optimize(request: Request, say: Say) -> Optimized:
             bench=ground.bench, task=ground.task, first=ground.first, control=ground.control, clock=clock, say=say
         )
         found = race.run_or_stop(candidates)
-        kept.answer(found)
         swept = None
         if asked and found.ended != "interrupted":
             sweeper = sweep.Sweeper(
@@ -111,10 +111,14 @@ def optimize(request: Request, say: Say) -> Optimized:
                 project=project,
                 analyses=analyses,
                 always=(CPU_INSTEAD,) if ground.moved else (),
-                clock=Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used)),
+                clock=kept.follow(Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used))),
                 say=say,
             )
-            swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
+            try:
+                swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
+            except KeyboardInterrupt:
+                found = replace(found, ended="interrupted")
+        kept.answer(found)
     winner = found.candidate or ground.moved
     patches = winner.patches if winner else ()
     if request.vendor:

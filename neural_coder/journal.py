@@ -11,12 +11,12 @@ import json
 import os
 import sqlite3
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from neural_coder import codec, locks
 from neural_coder.bench import runner
@@ -37,6 +37,15 @@ MOST_BYTES = 5 * 1024**3
 CAPTURED, LOCK = "captured", "lock"
 
 
+class _Place(NamedTuple):
+    """Where a run stands in its search."""
+
+    job: Job
+    digest: str
+    number: int
+    """Of the runs of this job, from 1."""
+
+
 class Journal:
     """Keeps the runs of one search; a context manager.
 
@@ -55,7 +64,7 @@ class Journal:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._warm: set[str] = set()
         """Folders of caches that a run has filled which has ended."""
-        self._guard = threading.Lock()
+        self._followers: list[Clock] = []
         self._state: State = "open"
         self._chosen: str | None = None
         self._conclusion = ""
@@ -66,22 +75,41 @@ class Journal:
         Args:
             job: The run to make; the n-th of its kind is the n-th in the store.
         """
-        job = absolute(job)
-        digest = digest_of(job)
-        with self._guard:
-            self._counts[digest, job.purpose] += 1
-            number = self._counts[digest, job.purpose]
-        if known := self._known(digest, job.purpose, number):
-            run, used = known
-            self._clock.started = time.monotonic() - used
-            self._warm.add(_caches(job))
-            return run
-        self._clear(job)
+        return self.run_together([job])[0]
+
+    def run_together(self, jobs: Sequence[Job]) -> tuple[Run, ...]:
+        """The same for several processes that measure at the same time: all of them are known, or all are run."""
+        places = [self._place_of(absolute(job)) for job in jobs]
+        known = [self._known(place) for place in places]
+        ended = [each for each in known if each is not None]
+        if len(ended) == len(places):
+            self._set_clocks(max(used for _, used in ended))
+            self._warm.update(_caches(place.job) for place in places)
+            return tuple(run for run, _ in ended)
+        for place in places:
+            self._clear(place.job)
         began = time.time()
-        run = runner.run(job)
-        self._warm.add(_caches(job))
-        self._keep(digest, number, job, run, began)
-        return run
+        runs = runner.run_together([place.job for place in places])
+        for place, run, before in zip(places, runs, known, strict=True):
+            self._warm.add(_caches(place.job))
+            if before is None:
+                self._keep(place, run, began)
+        return runs
+
+    def follow(self, clock: Clock) -> Clock:
+        """Set another clock of this search, too, when the search is gone through once more."""
+        self._followers.append(clock)
+        return clock
+
+    def _place_of(self, job: Job) -> _Place:
+        digest = digest_of(job)
+        self._counts[digest, job.purpose] += 1
+        return _Place(job, digest, self._counts[digest, job.purpose])
+
+    def _set_clocks(self, used: float) -> None:
+        shift = time.monotonic() - used - self._clock.started
+        for clock in (self._clock, *self._followers):
+            clock.started += shift
 
     def answer(self, found: Result) -> None:
         """Note the answer of the search; it is over, unless it was interrupted."""
@@ -120,11 +148,11 @@ class Journal:
         finally:
             store.close()
 
-    def _known(self, digest: str, purpose: str, number: int) -> tuple[Run, float] | None:
+    def _known(self, place: _Place) -> tuple[Run, float] | None:
         if self._store is None or self.search is None:
             return None
         try:
-            return self._store.find_run(self.search, digest, purpose, number)
+            return self._store.find_run(self.search, place.digest, place.job.purpose, place.number)
         except (sqlite3.Error, ValueError, TypeError, LookupError) as problem:
             self._say(f"A run of this search could not be read and is made again: {problem}.")
             return None
@@ -137,11 +165,11 @@ class Journal:
             if folder is not None and folder.exists():
                 remove_tree(folder)
 
-    def _keep(self, digest: str, number: int, job: Job, run: Run, began: float) -> None:
+    def _keep(self, place: _Place, run: Run, began: float) -> None:
         if self._store is None or self.search is None:
             return
         try:
-            self._store.add_trial(self.search, digest, number, job, run, began, self._clock.used)
+            self._store.add_trial(self.search, place.digest, place.number, place.job, run, began, self._clock.used)
         except sqlite3.Error as problem:
             self._say(f"Runs of this search are no longer kept: {problem}.")
             self.search = None

@@ -93,6 +93,8 @@ class Bench:
     """Seconds for one run of a variant; the job's own limit holds, too."""
     run: Callable[[Job], Run] = runner.run
     """Runs one child process, or knows from before what came of it."""
+    run_together: Callable[[Sequence[Job]], tuple[Run, ...]] = runner.run_together
+    """The same for several that measure at the same time."""
 
     @property
     def captured(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 from neural_coder import candidate, configurations, planner
 from neural_coder.analysis import Project
 from neural_coder.batching import Way, ways
-from neural_coder.bench import accuracy, runner, stats
+from neural_coder.bench import accuracy, stats
 from neural_coder.bench.machine import physical_cores
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate
@@ -175,7 +175,7 @@ class Sweeper:
             )
         places = configurations.placements(entry.configuration, physical_cores())
         threads = entry.configuration.threads
-        return runner.run_together([replace(job, cores=cores, threads=threads) for cores in places])
+        return self.bench.run_together([replace(job, cores=cores, threads=threads) for cores in places])
 
     def _take(self, entry: Entry, way: Way | None, runs: tuple[Run, ...]) -> None:
         """Note what a round gave; what went wrong once is not measured again."""

@@ -233,6 +233,21 @@ def test_a_resumed_search_repeats_no_finished_run_and_goes_on_with_its_clock(scr
     ]
 
 
+def test_runs_at_the_same_time_are_known_together_or_made_together(script):
+    pair = [job(script, threads=1), job(script, threads=2)]
+    with interrupted(script) as kept:
+        before = kept.run_together(pair)
+    with begin(script, Said(), resume=True) as kept:
+        clock = kept.follow(Clock(budget=9.0))
+        clock.started -= 100
+        assert repr(kept.run_together(pair)) == repr(before)
+        assert runs(script) == 2
+        assert clock.used > 100  # The clock of a part of the search goes with that of the whole.
+        kept.run_together(pair)
+    assert runs(script) == 4
+    assert [trial.number for trial in opened_store().trials(1)] == [1, 1, 2, 2]
+
+
 def test_another_patch_is_another_run(script):
     leave(script, job(script))
     with begin(script, Said(), resume=True) as kept:
