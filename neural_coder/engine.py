@@ -114,9 +114,8 @@ def optimize(request: Request, say: Say) -> Optimized:
                 clock=kept.follow(Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used))),
                 say=say,
             )
-            try:
-                swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
-            except KeyboardInterrupt:
+            swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
+            if sweep.INTERRUPTED in swept.notes:
                 found = replace(found, ended="interrupted")
         kept.answer(found)
     winner = found.candidate or ground.moved

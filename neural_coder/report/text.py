@@ -254,7 +254,11 @@ def _unfinished(data: Mapping[str, Any]) -> list[str]:
         return ["The time budget ended before every variant had its turn: this is the best of those that had."]
     if data["ended"] != "interrupted":
         return []
-    seen = {"rounds": "seen in rounds, not confirmed by fresh runs", "first look": "seen in a first look only"}
+    seen = {
+        "confirmed": "confirmed by fresh runs",
+        "rounds": "seen in rounds, not confirmed by fresh runs",
+        "first look": "seen in a first look only",
+    }
     answer = f"the best verified variant so far, {seen[data['evidence']]}" if data["chosen"] else "what is known so far"
     resume = f" --resume goes on with search {data['search']}." if data["search"] else ""
     return [f"Interrupted: this is {answer}.{resume}"]

@@ -90,6 +90,7 @@ def flat(shown: str) -> str:
             "rounds",
             "so far, seen in rounds, not confirmed by fresh runs. --resume goes on with search 7.",
         ),
+        ("interrupted", "confirmed", "the best verified variant so far, confirmed by fresh runs. --resume"),
         ("interrupted", None, "Interrupted: this is what is known so far. --resume"),
         ("budget", "confirmed", "The time budget ended before every variant had its turn"),
     ],
