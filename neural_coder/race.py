@@ -234,7 +234,7 @@ class Race:
             if len(standing.rounds) >= FEWEST_ROUNDS:
                 plan, before = standing.candidate.plan, self.baselines[: len(standing.rounds)]
                 standing.verdict = self._judge(plan, before, standing.rounds, final=True, look=standing.look)
-        measured = verdict.choose([standing.verdict for standing in self.standings])
+        measured = verdict.choose(_measured(self.standings))
         looked = [standing.verdict for standing in self.standings if _verified_and_faster(standing.verdict)]
         chosen = measured or max(looked, key=lambda found: found.speedup.median if found.speedup else 0.0, default=None)
         seen = {standing.candidate.plan.id for standing in self.standings}
@@ -356,7 +356,7 @@ class Race:
 
     def _confirm(self, finalists: Sequence[Standing]) -> tuple[Standing | None, Interval | None]:
         """Measure the winner again, in fresh processes; one that does not hold gives way to the next."""
-        while chosen := verdict.choose([standing.verdict for standing in finalists]):
+        while chosen := verdict.choose(_measured(finalists)):
             winner = next(standing for standing in finalists if standing.verdict is chosen)
             self.say(f"confirming {chosen.plan.id}")
             confirmed = self._fresh_pairs(winner)
@@ -439,6 +439,11 @@ def safety_of(plan: Plan) -> Safety:
     transforms = registry.transforms()
     order = list(Safety)
     return max((transforms[feature.name].safety for feature in plan.features), key=order.index)
+
+
+def _measured(standings: Sequence[Standing]) -> list[Verdict]:
+    """What was found of those that had enough rounds: who was picked for a lucky look must not win by it."""
+    return [standing.verdict for standing in standings if len(standing.rounds) >= FEWEST_ROUNDS]
 
 
 def _high(found: Verdict) -> float:

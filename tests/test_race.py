@@ -90,6 +90,17 @@ def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> 
     assert race.run([candidate("unlucky")]).chosen is not None
 
 
+def test_a_lucky_look_does_not_count_as_a_round() -> None:
+    given = programs(left=1.7, winner=2.0)
+    found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
+    left = next(verdict for verdict in found.verdicts if verdict.plan.features[0].value == "left")
+    assert "before it left the race" in left.reason
+    winner = next(verdict for verdict in found.verdicts if verdict is not left)
+    standing = racing.Standing(candidate=candidate("left"), look=found.baseline[0], verdict=left)
+    assert racing._measured([standing]) == []
+    assert found.chosen is winner
+
+
 def test_disturbed_rounds_are_made_again_until_the_patience_ends() -> None:
     said: list[str] = []
     machine = Machine(random.Random(4), load=(2,), parallel=True)
