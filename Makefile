@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 IPEX := build/ipex
 IPEX_PYTHON := $(CURDIR)/$(IPEX)/neural-coder/envs/ipex/bin/python
 
-.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime bench-strategies ecosystem clean
+.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime bench-strategies bench-verdict ecosystem clean
 
 install: $(INSTALLED)
 
@@ -66,6 +66,11 @@ bench-strategies: $(INSTALLED)
 # What the runtime's guards cost in each call, and how much a filled cache saves at a start; half an hour.
 bench-runtime: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
+
+# Is the verdict right while other programs take the cores? Half an hour; VERDICT="--trials 100 --processes 0" only simulates,
+# VERDICT="--real --torch 10" takes longer.
+bench-verdict: $(INSTALLED)
+	$(BIN)/python benchmarks/verdict.py $(VERDICT)
 
 # Analyses and patches every file of big libraries; takes hours, and goes on where it was stopped.
 # ECOSYSTEM="--only sklearn --every 10" looks at less, and --alone follows no imports.

@@ -28,8 +28,6 @@ from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_TIMEOUT = 300.0
-BUSY = 0.1
-"""Share of the time spent waiting for a core from which on a reader should know."""
 SHARE_OF_TIMEOUT = 0.9
 """After this share of the time limit a run that only observes is stopped, so that it can still report."""
 CPU_INSTEAD = Feature(name="cuda_to_cpu")
@@ -101,6 +99,7 @@ def optimize(request: Request, say: Say) -> Optimized:
             criterion=request.criterion,
             pythons=installed.pythons,
             run=kept.run,
+            run_together=kept.run_together,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
         plans = _plans(request, ground, installed, say)
@@ -115,7 +114,6 @@ def optimize(request: Request, say: Say) -> Optimized:
             tune=tuner,
         )
         found = race.run_or_stop(candidates)
-        kept.answer(found)
         candidates += tuner.candidates
         plans = (*plans, *(item.plan for item in tuner.candidates))
         swept = None
@@ -128,10 +126,13 @@ def optimize(request: Request, say: Say) -> Optimized:
                 project=project,
                 analyses=analyses,
                 always=(CPU_INSTEAD,) if ground.moved else (),
-                clock=Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used)),
+                clock=kept.follow(Clock(budget=max(request.budget * sweep.SHARE, request.budget - clock.used))),
                 say=say,
             )
             swept = sweeper.run(request.configurations.mode, asked, _finalists(request, found, candidates))
+            if sweep.INTERRUPTED in swept.notes:
+                found = replace(found, ended="interrupted")
+        kept.answer(found)
     winner = found.candidate or ground.moved
     patches = winner.patches if winner else ()
     if request.vendor:
@@ -430,7 +431,7 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
             "The script needs a GPU, and there is none here: variants are compared with its CPU version (cuda_to_cpu)."
         )
     busy = max((run.disturbed for run in baseline), default=0.0)
-    if busy > BUSY:
+    if busy > stats.BUSY:
         notes.append(
             f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and "
             "run again for narrower intervals."

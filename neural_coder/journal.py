@@ -11,17 +11,18 @@ import json
 import os
 import sqlite3
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from neural_coder import codec, locks
 from neural_coder.bench import runner
 from neural_coder.bench.protocol import Job
 from neural_coder.bench.shadow import PREFIX, remove_tree
+from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.errors import NeuralCoderError, UserError
 from neural_coder.race import Clock, Result, Say
 from neural_coder.records import Run
@@ -33,7 +34,16 @@ KEPT_DAYS = 7
 """A search that was left for longer can no longer be resumed."""
 MOST_BYTES = 5 * 1024**3
 """What searches that were left may keep together; the oldest go first."""
-CACHES, LOCK = "caches", "lock"
+CAPTURED, LOCK = "captured", "lock"
+
+
+class _Place(NamedTuple):
+    """Where a run stands in its search."""
+
+    job: Job
+    digest: str
+    number: int
+    """Of the runs of this job, from 1."""
 
 
 class Journal:
@@ -52,7 +62,9 @@ class Journal:
         self._store = store
         self._lock: int | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._guard = threading.Lock()
+        self._warm: set[str] = set()
+        """Folders of caches that a run has filled which has ended."""
+        self._followers: list[Clock] = []
         self._state: State = "open"
         self._chosen: str | None = None
         self._conclusion = ""
@@ -63,20 +75,41 @@ class Journal:
         Args:
             job: The run to make; the n-th of its kind is the n-th in the store.
         """
-        job = absolute(job)
-        digest = digest_of(job)
-        with self._guard:
-            self._counts[digest, job.purpose] += 1
-            number = self._counts[digest, job.purpose]
-        if known := self._known(digest, job.purpose, number):
-            run, used = known
-            self._clock.started = time.monotonic() - used
-            return run
-        self._clear(job)
+        return self.run_together([job])[0]
+
+    def run_together(self, jobs: Sequence[Job]) -> tuple[Run, ...]:
+        """The same for several processes that measure at the same time: all of them are known, or all are run."""
+        places = [self._place_of(absolute(job)) for job in jobs]
+        known = [self._known(place) for place in places]
+        ended = [each for each in known if each is not None]
+        if len(ended) == len(places):
+            self._set_clocks(max(used for _, used in ended))
+            self._warm.update(_caches(place.job) for place in places)
+            return tuple(run for run, _ in ended)
+        for place in places:
+            self._clear(place.job)
         began = time.time()
-        run = runner.run(job)
-        self._keep(digest, number, job, run, began)
-        return run
+        runs = runner.run_together([place.job for place in places])
+        for place, run, before in zip(places, runs, known, strict=True):
+            self._warm.add(_caches(place.job))
+            if before is None:
+                self._keep(place, run, began)
+        return runs
+
+    def follow(self, clock: Clock) -> Clock:
+        """Set another clock of this search, too, when the search is gone through once more."""
+        self._followers.append(clock)
+        return clock
+
+    def _place_of(self, job: Job) -> _Place:
+        digest = digest_of(job)
+        self._counts[digest, job.purpose] += 1
+        return _Place(job, digest, self._counts[digest, job.purpose])
+
+    def _set_clocks(self, used: float) -> None:
+        shift = time.monotonic() - used - self._clock.started
+        for clock in (self._clock, *self._followers):
+            clock.started += shift
 
     def answer(self, found: Result) -> None:
         """Note the answer of the search; it is over, unless it was interrupted."""
@@ -94,10 +127,11 @@ class Journal:
         """Remove what the search no longer needs; keep all of it where it can be resumed."""
         if isinstance(error, NeuralCoderError):
             self._state, self._conclusion = "failed", str(error).partition("\n")[0]
-        if self._store is None or self._state != "open":
-            remove_tree(self.folder)
+        # In this order: a search without its folder that counts as open could not be resumed.
         if self._store is not None:
             self._end(self._store)
+        if self._store is None or self._state != "open":
+            remove_tree(self.folder)
         if self._lock is not None:
             locks.release(self._lock)
 
@@ -106,33 +140,38 @@ class Journal:
             if self.search is not None:
                 store.end_search(self.search, self._state, chosen=self._chosen, conclusion=self._conclusion)
                 if self._state == "open":
-                    self._say(f"search {self.search} is not at its end: the same command with --resume goes on with it")
+                    self._say(
+                        f"Search {self.search} is not at its end: the same command with --resume goes on with it."
+                    )
         except sqlite3.Error as problem:
-            self._say(f"the end of this search could not be kept: {problem}")
+            self._say(f"The end of this search could not be kept: {problem}.")
         finally:
             store.close()
 
-    def _known(self, digest: str, purpose: str, number: int) -> tuple[Run, float] | None:
+    def _known(self, place: _Place) -> tuple[Run, float] | None:
         if self._store is None or self.search is None:
             return None
         try:
-            return self._store.find_run(self.search, digest, purpose, number)
+            return self._store.find_run(self.search, place.digest, place.job.purpose, place.number)
         except (sqlite3.Error, ValueError, TypeError, LookupError) as problem:
-            self._say(f"a run of this search could not be read and is made again: {problem}")
+            self._say(f"A run of this search could not be read and is made again: {problem}.")
             return None
 
     def _clear(self, job: Job) -> None:
-        """What an interrupted run has left behind must not be mixed with what this one makes."""
-        if job.capture_to is not None:
-            remove_tree(job.capture_to)
+        """What an interrupted run has left behind must not be mixed with what this one makes, or warm its start."""
+        caches = _caches(job)
+        cold = [] if caches in self._warm or not Path(caches).is_relative_to(self.folder) else [Path(caches)]
+        for folder in (job.capture_to, *cold):
+            if folder is not None and folder.exists():
+                remove_tree(folder)
 
-    def _keep(self, digest: str, number: int, job: Job, run: Run, began: float) -> None:
+    def _keep(self, place: _Place, run: Run, began: float) -> None:
         if self._store is None or self.search is None:
             return
         try:
-            self._store.add_trial(self.search, digest, number, job, run, began, self._clock.used)
+            self._store.add_trial(self.search, place.digest, place.number, place.job, run, began, self._clock.used)
         except sqlite3.Error as problem:
-            self._say(f"runs of this search are no longer kept: {problem}")
+            self._say(f"Runs of this search are no longer kept: {problem}.")
             self.search = None
 
     def claim(self) -> bool:
@@ -170,6 +209,10 @@ def begin(about: Mapping[str, object], known_by: Mapping[str, str], clock: Clock
         _remove_abandoned(store)
         left = [search for search in store.searches(Path(str(about["script"]))) if search.state == "open"]
         found = next((search for search in left if search.known_by == known_by), None)
+        if found is not None and not _is_whole(store, found):
+            store.end_search(found.id, "abandoned", conclusion=found.conclusion)
+            left.remove(found)
+            found = None
         if found is not None and resume:
             return _resumed(store, found, clock, say)
         _say_what_is_left(left, found, known_by, say, resume=resume)
@@ -194,25 +237,27 @@ def _resumed(store: Store, search: Search, clock: Clock, say: Say) -> Journal:
         store.close()
         raise UserError(f"Search {search.id} is going on in another process; wait for it, or begin without --resume.")
     trials = store.trials(search.id)
-    done = {trial.variant or "baseline" for trial in trials}
-    for folder in (search.folder / CACHES).glob("*"):
-        if folder.name not in done:
-            remove_tree(folder)  # Of a run that did not end: the next one has to start as cold as it did.
-    say(f"going on with search {search.id}: {count(len(trials), 'run')} of it are known")
+    say(f"Going on with search {search.id}, of which {count(len(trials), 'run')} can be told already.")
     return journal
+
+
+def _is_whole(store: Store, search: Search) -> bool:
+    """Whether the outputs that variants are compared with are still there, if they ever were."""
+    first = any(trial.purpose == "first" for trial in store.trials(search.id))
+    return not first or (search.folder / CAPTURED).exists()
 
 
 def _say_what_is_left(
     left: list[Search], found: Search | None, known_by: Mapping[str, str], say: Say, *, resume: bool
 ) -> None:
     if found is not None:
-        say(f"search {found.id} of this script was left before its end; --resume goes on with it")
+        say(f"Search {found.id} of this script was left before its end; --resume goes on with it.")
     elif resume and left:
         other = left[0]
         names = sorted(name for name in {*known_by, *other.known_by} if known_by.get(name) != other.known_by.get(name))
-        say(f"search {other.id} of this script cannot be resumed: {', '.join(names)} changed; a new one begins")
+        say(f"Search {other.id} of this script cannot be resumed, a new one begins; changed: {', '.join(names)}.")
     elif resume:
-        say("there is no search of this script to go on with; a new one begins")
+        say("There is no search of this script to go on with; a new one begins.")
 
 
 def _remove_abandoned(store: Store) -> None:
@@ -256,6 +301,10 @@ def _size(folder: Path) -> int:
         except OSError:
             continue
     return total
+
+
+def _caches(job: Job) -> str:
+    return job.environment.get(FOLDER_VARIABLE, "")
 
 
 def digest_of(job: Job) -> str:

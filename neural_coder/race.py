@@ -19,22 +19,35 @@ from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.protocol import Job, Sampling
 from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.candidate import Candidate
-from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Task, Verdict
+from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Status, Task, Verdict
 
+CONTENDERS = 5
+"""Variants that get a second look, which is their first round."""
+OPEN: frozenset[Status] = frozenset({"faster", "same", "undecided"})
+"""What a variant is found to be while it may still win."""
 FINALISTS = 3
+"""Variants that get more rounds than that."""
+MARGINS = (0.4, 0.15, 0.08, 0.04)
+"""After the first look and each round: how far (relative) behind the best a variant may lie and still win."""
+DOUBTS = (0.25, 0.08, 0.0)
+"""Likewise: how much slower than the original a variant may look, by bad luck, without leaving the race."""
+RESTLESS_DOUBTS = (0.6, 0.25, 0.08)
+"""The same while other programs take the cores: one look in ten is off by more than 15 % then, even with calm calls."""
 ROUNDS = 5
 """Processes of each finalist; the process is the unit of statistics."""
 FEWEST_ROUNDS = 3
+MOST_ROUNDS = 15
+"""Rounds of what is not decided after `ROUNDS`; simulated processes that scatter by 6 % need about ten of them."""
 CONFIRMATIONS = 2
+MOST_CONFIRMATIONS = 6
+"""Fresh pairs until a winner is given up whose gain they deny."""
 RUN_SHARE = 0.2
 """Share of the time budget that one run of a variant may take beyond what the original needs: a variant that compiles
 anew for every shape must not use up the time of all others."""
 LEAST_RUN_SECONDS = 60.0
 FIRST_LOOK_SHARE = 0.5
 """Share of the time budget after which no further variant gets its first look."""
-DISTURBED = 0.15
-"""A round in which a run had to share its cores to this degree is made again."""
-REPEATS = 4
+REPEATS = 8
 """Disturbed rounds that are made again, in one search: on a machine that stays busy the answer is a wide interval."""
 OVERTIME = 1.25
 """Share of the time budget that rounds may use: three of them rarely prove a gain of a few per cent, five often do."""
@@ -80,6 +93,8 @@ class Bench:
     """Seconds for one run of a variant; the job's own limit holds, too."""
     run: Callable[[Job], Run] = runner.run
     """Runs one child process, or knows from before what came of it."""
+    run_together: Callable[[Sequence[Job]], tuple[Run, ...]] = runner.run_together
+    """The same for several that measure at the same time."""
 
     @property
     def captured(self) -> Path:
@@ -157,11 +172,6 @@ class Standing:
     rounds: list[Run] = field(default_factory=list)
 
     @property
-    def promising(self) -> bool:
-        """Worth full rounds: right answers, and not slower at first sight."""
-        return self.verdict.status in ("faster", "same") and self.gain > 1.0
-
-    @property
     def gain(self) -> float:
         """Median speed-up as known now."""
         return self.verdict.speedup.median if self.verdict.speedup else 0.0
@@ -236,7 +246,7 @@ class Race:
             if len(standing.rounds) >= FEWEST_ROUNDS:
                 plan, before = standing.candidate.plan, self.baselines[: len(standing.rounds)]
                 standing.verdict = self._judge(plan, before, standing.rounds, final=True, look=standing.look)
-        measured = verdict.choose([standing.verdict for standing in self.standings])
+        measured = verdict.choose(_measured(self.standings))
         looked = [standing.verdict for standing in self.standings if _verified_and_faster(standing.verdict)]
         chosen = measured or max(looked, key=lambda found: found.speedup.median if found.speedup else 0.0, default=None)
         seen = {standing.candidate.plan.id for standing in self.standings}
@@ -254,6 +264,8 @@ class Race:
             ended="interrupted",
             evidence=None if chosen is None else "rounds" if measured else "first look",
         )
+
+    # --- short looks
 
     def _has_time_for(self, candidate: Candidate) -> bool:
         # However short the budget, one variant is tried: two runs of the original alone tell nobody anything.
@@ -277,12 +289,29 @@ class Race:
         self.standings.append(standing)
         return standing
 
+    def _contenders(self, standings: Sequence[Standing], looks: int) -> list[Standing]:
+        """Those that keep up with the best, and with the original, the fastest first.
+
+        Args:
+            standings: Variants that are still in the race.
+            looks: Rounds that they have had, beyond the first look.
+        """
+        ranked = sorted((s for s in standings if self._may_win(s, looks)), key=lambda s: s.gain, reverse=True)
+        close = [standing for standing in ranked if standing.gain * (1 + MARGINS[looks]) >= ranked[0].gain]
+        return close[: FINALISTS if looks else CONTENDERS]
+
+    def _may_win(self, standing: Standing, looks: int) -> bool:
+        """Whether its answers are right and it is not surely slower, which a look at a busy machine does not show."""
+        seen = (self.control, standing.look, *self.baselines, *standing.rounds)
+        restless = any(run.disturbed > stats.DISTURBED for run in seen)
+        doubt = (RESTLESS_DOUBTS if restless else DOUBTS)[looks]
+        status = standing.verdict.status
+        return (status in OPEN or (restless and status == "slower")) and standing.gain * (1 + doubt) > 1.0
+
     def _finalists(self) -> list[Standing]:
-        """The fastest at first sight: those that may still win, and no more than the time left can measure well."""
-        ranked = sorted((s for s in self.standings if s.promising), key=lambda s: s.gain, reverse=True)
-        chances = [standing for standing in ranked if standing.gain * (1 + stats.ASSUMED_NOISE) >= ranked[0].gain]
-        finalists = chances[:FINALISTS]
-        while len(finalists) > 1 and not self.clock.allows(FEWEST_ROUNDS * self._cost(finalists)):
+        """The best at first sight, and no more than the time left can measure well."""
+        finalists = self._contenders(self.standings, 0)
+        while len(finalists) > 1 and not self.clock.allows(FEWEST_ROUNDS * self._cost(finalists[:FINALISTS])):
             finalists.pop()
         return finalists
 
@@ -290,55 +319,101 @@ class Race:
         """Seconds for one round, at most: later runs find warm caches."""
         return self.control.wall_seconds + sum(standing.look.wall_seconds for standing in standings)
 
+    # --- rounds
+
     def _rounds(self, finalists: Sequence[Standing]) -> None:
-        """Let the baseline and the finalists take turns."""
-        if not finalists:
-            return
+        """Let the baseline and the finalists take turns; who cannot win any more leaves."""
         confirmation = CONFIRMATIONS * self._cost(finalists[:1])
-        for number in range(ROUNDS):
-            if number >= FEWEST_ROUNDS and not self.clock.allows(self._cost(finalists) + confirmation, OVERTIME):
+        racing = list(finalists)
+        for number in range(MOST_ROUNDS):
+            racing = self._still_open(racing, number)
+            if not racing:
                 break
-            names = ", ".join(standing.candidate.plan.id for standing in finalists)
-            self.say(f"round {number + 1} of {ROUNDS}: the original against {names}")
+            if number >= FEWEST_ROUNDS and not self.clock.allows(self._cost(racing) + confirmation, OVERTIME):
+                break
+            names = ", ".join(standing.candidate.plan.id for standing in racing)
+            self.say(f"round {number + 1}: the original against {names}")
             # The order rotates: whoever always ran right behind the same neighbour would inherit its heat.
-            order = [*finalists[number % len(finalists) :], *finalists[: number % len(finalists)]]
+            order = [*racing[number % len(racing) :], *racing[: number % len(racing)]]
             turns: list[Turn] = [partial(self.bench.variant, standing.candidate) for standing in order]
             original, *runs = self._calm([self.bench.baseline, *turns])
             self.baselines.append(original)
             for standing, run in zip(order, runs, strict=True):
                 standing.rounds.append(run)
-        for standing in finalists:
-            plan = standing.candidate.plan
-            standing.verdict = self._judge(plan, self.baselines, standing.rounds, final=True, look=standing.look)
+        self._judge_rounds(finalists)
+
+    def _still_open(self, racing: Sequence[Standing], rounds: int) -> list[Standing]:
+        """Whose next round may still change the result."""
+        if rounds == 0:
+            return list(racing)
+        self._judge_rounds(racing)
+        if rounds < FEWEST_ROUNDS:
+            return self._contenders(racing, rounds)
+        best = verdict.choose([standing.verdict for standing in racing])
+        if best is not None and best.speedup is not None:
+            lead = best.speedup.low
+            rivals = [
+                s
+                for s in racing
+                if s.verdict is not best
+                and _high(s.verdict) > lead
+                and s.gain * (1 + MARGINS[-1]) > best.speedup.median
+            ]
+            if rounds >= ROUNDS:  # Only what is not decided, and looks better than the best so far, is worth more.
+                rivals = [s for s in rivals if s.verdict.status == "undecided" and s.gain > best.speedup.median]
+            return [s for s in racing if s.verdict is best or s in rivals] if rivals else []
+        return [
+            s
+            for s in racing
+            if s.verdict.status == "undecided" or (rounds < ROUNDS and s.verdict.status in OPEN and s.gain > 1.0)
+        ]
+
+    def _judge_rounds(self, standings: Sequence[Standing]) -> None:
+        for standing in standings:
+            plan, rounds = standing.candidate.plan, standing.rounds
+            if len(rounds) >= FEWEST_ROUNDS:
+                standing.verdict = self._judge(plan, self.baselines, rounds, final=True, look=standing.look)
+            else:
+                before, after = [self.control, *self.baselines], [standing.look, *rounds]
+                standing.verdict = self._judge(plan, before, after, final=False, look=standing.look)
 
     def _confirm(self, finalists: Sequence[Standing]) -> tuple[Standing | None, Interval | None]:
         """Measure the winner again, in fresh processes; one that does not hold gives way to the next."""
-        while chosen := verdict.choose([standing.verdict for standing in finalists]):
+        while chosen := verdict.choose(_measured(finalists)):
             winner = next(standing for standing in finalists if standing.verdict is chosen)
             self.say(f"confirming {chosen.plan.id}")
-            pair: list[Turn] = [
-                partial(self.bench.baseline, "confirmation"),
-                partial(self.bench.variant, winner.candidate, "confirmation"),
-            ]
-            pairs = [self._calm(pair) for _ in range(CONFIRMATIONS)]
-            before, after = [one[0] for one in pairs], [one[1] for one in pairs]
-            confirmed = stats.speedup(before, after)
+            confirmed = self._fresh_pairs(winner)
             if confirmed and confirmed.median >= self.bench.criterion.minimum_gain:
                 return winner, confirmed
             seen = f"×{confirmed.median:.2f}" if confirmed else "no figures"
-            reason = f"Fresh runs did not confirm the gain of the rounds ({seen})."
-            winner.verdict = replace(winner.verdict, status="same", reason=reason)
+            reason = f"Cannot tell: fresh runs did not confirm the gain of the rounds ({seen})."
+            winner.verdict = replace(winner.verdict, status="undecided", reason=reason)
         return None, None
 
+    def _fresh_pairs(self, winner: Standing) -> Interval | None:
+        """The winner against the original; when the first pairs deny its gain, more before it is given up."""
+        pair: list[Turn] = [
+            partial(self.bench.baseline, "confirmation"),
+            partial(self.bench.variant, winner.candidate, "confirmation"),
+        ]
+        pairs: list[list[Run]] = []
+        for _ in range(MOST_CONFIRMATIONS // CONFIRMATIONS):
+            pairs += [self._calm(pair) for _ in range(CONFIRMATIONS)]
+            confirmed = stats.speedup([old for old, _ in pairs], [new for _, new in pairs], self.task)
+            if confirmed is None or confirmed.median >= self.bench.criterion.minimum_gain:
+                break
+        return confirmed
+
     def _calm(self, turns: Sequence[Turn]) -> list[Run]:
-        """Run what belongs together; once more when another program took the cores meanwhile."""
+        """Run what belongs together; again when other programs left too few calls in peace."""
         while True:
             began = self.clock.used
             runs = [turn() for turn in turns]
-            busy = max(run.disturbed for run in runs)
-            if busy <= DISTURBED or self.repeats >= REPEATS or not self.clock.allows(self.clock.used - began):
+            restless = [run for run in runs if run.ok and not stats.is_calm(run)]
+            if not restless or self.repeats >= REPEATS or not self.clock.allows(self.clock.used - began):
                 return runs
             self.repeats += 1
+            busy = max(run.disturbed for run in restless)
             self.say(f"the machine was busy ({busy:.0%} of the time others had the cores): once more")
 
     def _judge(
@@ -348,17 +423,22 @@ class Race:
         # Rounds stop early, and the user's metric is printed at the end: only the first look knows it.
         answered = checked[:1] if self.bench.criterion.pattern else checked
         worst = max((self._accuracy(plan, run) for run in answered), key=_badness, default=None)
+        idle, nothing = without_effect(plan, self.first, checked[0]) if checked else ("", False)
         found = verdict.judge(
             plan,
             baseline=baseline,
             variant=runs,
             accuracy=worst,
-            no_effect=no_effect(plan, self.first, checked[0]) if checked else "",
+            no_effect=idle if nothing else "",
+            idle="" if nothing else idle,
             criterion=self.bench.criterion,
             final=final,
         )
         # Only the first process of a variant started with cold caches.
         first = look or runs[0]
+        cold = stats.first_call_seconds(first)
+        if found.figures is not None and cold is not None:
+            found = replace(found, figures=replace(found.figures, first_call_seconds=cold))
         startup = stats.startup_seconds(first) if first.ok else None
         before, after = stats.seconds_per_call(baseline[0], None), stats.seconds_per_call(runs[-1], None)
         if startup is None or before is None or after is None:
@@ -384,12 +464,26 @@ def safety_of(plan: Plan) -> Safety:
     return max((transforms[feature.name].safety for feature in plan.features), key=order.index)
 
 
-def no_effect(plan: Plan, before: Run, after: Run) -> str:
-    """Which of the features that were asked for did nothing at run time, in words; empty when all took effect."""
+def _measured(standings: Sequence[Standing]) -> list[Verdict]:
+    """What was found of those that had enough rounds: who was picked for a lucky look must not win by it."""
+    return [standing.verdict for standing in standings if len(standing.rounds) >= FEWEST_ROUNDS]
+
+
+def _high(found: Verdict) -> float:
+    return found.speedup.high if found.speedup else 0.0
+
+
+def without_effect(plan: Plan, before: Run, after: Run) -> tuple[str, bool]:
+    """Which of the features that were asked for did nothing at run time.
+
+    Returns:
+        The features and why, in words (empty when all took effect), and whether that is all of them.
+    """
     transforms = registry.transforms()
     names = [feature.name for feature in planner.asked_for(plan)]
-    reasons = ((name, transforms[name]().no_effect(before.witness, after.witness)) for name in names)
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
+    reasons = {name: transforms[name]().no_effect(before.witness, after.witness) for name in names}
+    idle = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    return "; ".join(idle), len(idle) == len(reasons)
 
 
 def _verified_and_faster(found: Verdict) -> bool:

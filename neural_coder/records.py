@@ -356,6 +356,10 @@ class SiteTiming:
     samples: tuple[float, ...]
     items: int | None = None
     """Samples of data in one call (the leading dimension of its first tensor), where it is the same in all."""
+    cpu: tuple[float, ...] = ()
+    """CPU time of each sample, all threads together."""
+    waited: tuple[float, ...] = ()
+    """How long the threads had to wait for a core in each sample, all together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -556,7 +560,9 @@ class Run:
     """Spent inside probed calls in that window."""
     peak_memory_bytes: int = 0
     disturbed: float = 0.0
-    """Share of the run's time that its threads waited for a core (0 on a quiet machine)."""
+    """Share of the run's time that its threads waited for a core that other programs had (0 on a quiet machine)."""
+    stolen: float = 0.0
+    """Share of the cores' time that the hypervisor gave to other machines; part of `disturbed`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     observed: Observation | None = None
     """What was seen of the models, where that was asked for."""
@@ -585,7 +591,27 @@ class Interval:
     high: float
 
 
-Status = Literal["faster", "same", "slower", "inaccurate", "unverified", "no_effect", "failed", "skipped"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What one call costs, in more detail: medians over processes, each of its undisturbed samples."""
+
+    cpu_seconds: float | None
+    """CPU time, all threads together."""
+    p50: float
+    p90: float
+    p99: float
+    """Wall seconds that so many per cent of the calls stay below."""
+    throughput: float | None
+    """Samples of data per second; None where the size of the batches is unknown."""
+    first_call_seconds: float | None
+    """The first call of the first process: with all that is loaded, compiled and converted in it."""
+    loop_seconds: float | None
+    """From the first call to the end of the last one; of a variant by the original's loop and the model's share of it.
+    None where runs were stopped before its end."""
+
+
+Status = Literal["faster", "same", "slower", "undecided", "inaccurate", "unverified", "no_effect", "failed", "skipped"]
+"""`undecided`: the machine was too noisy to tell whether there is a gain; `same`: there is none worth having."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -624,6 +650,9 @@ class Verdict:
     """Calls after which that cost is earned back; None when it never is."""
     peak_memory_bytes: int | None = None
     rounds: int = 0
+    idle: str = ""
+    """Which of several features did nothing at run time, in words; the figures are those of the others."""
+    figures: Figures | None = None
     diff: str = ""
 
 

@@ -13,11 +13,11 @@ from typing import Literal
 from neural_coder import candidate, configurations, planner
 from neural_coder.analysis import Project
 from neural_coder.batching import Way, ways
-from neural_coder.bench import accuracy, runner, stats
+from neural_coder.bench import accuracy, stats
 from neural_coder.bench.machine import physical_cores
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate
-from neural_coder.race import DISTURBED, Bench, Clock, Say, no_effect, safety_of
+from neural_coder.race import Bench, Clock, Say, safety_of, without_effect
 from neural_coder.records import (
     Accuracy,
     Analysis,
@@ -44,6 +44,8 @@ NOT_BOUND = (
     "Processes cannot be bound to cores on this system: instances shared all of them, and only the number of threads "
     "was set."
 )
+
+INTERRUPTED = "The measurement of run configurations was interrupted; those that are not measured were still to come."
 
 
 @dataclass(slots=True)
@@ -92,12 +94,11 @@ class Sweeper:
             one for one in asked if one.batch_size != own or own is None or replace(one, batch_size=None) not in asked
         ]
         entries = [Entry(one, variant) for one in asked for variant in (None, *variants)]
-        for number in range(ROUNDS):
-            turn = entries if number == 0 else self._leaders(entries)
-            for entry in (*turn[number:], *turn[:number]):
-                if self.clock.allows(self._cost(entry)):
-                    self.say(f"run configurations, round {number + 1}: {self._name(entry)}")
-                    self._measure(entry)
+        try:
+            self._rounds(entries)
+        except KeyboardInterrupt:
+            # The search itself is over: what it found, and what was measured so far, is not to be lost.
+            self.notes[INTERRUPTED] = None
         results = [self._result(entry) for entry in entries]
         measured = [result for result in results if result.status == "measured"]
         if not physical_cores():
@@ -110,6 +111,14 @@ class Sweeper:
             best_throughput=max(measured, key=_throughput, default=None),
             notes=tuple(self.notes),
         )
+
+    def _rounds(self, entries: Sequence[Entry]) -> None:
+        for number in range(ROUNDS):
+            turn = entries if number == 0 else self._leaders(entries)
+            for entry in (*turn[number:], *turn[:number]):
+                if self.clock.allows(self._cost(entry)):
+                    self.say(f"run configurations, round {number + 1}: {self._name(entry)}")
+                    self._measure(entry)
 
     # --- one entry
 
@@ -166,7 +175,7 @@ class Sweeper:
             )
         places = configurations.placements(entry.configuration, physical_cores())
         threads = entry.configuration.threads
-        return runner.run_together([replace(job, cores=cores, threads=threads) for cores in places])
+        return self.bench.run_together([replace(job, cores=cores, threads=threads) for cores in places])
 
     def _take(self, entry: Entry, way: Way | None, runs: tuple[Run, ...]) -> None:
         """Note what a round gave; what went wrong once is not measured again."""
@@ -174,7 +183,7 @@ class Sweeper:
         entry.status, entry.reason = "measured", ""
         if failed := next((run for run in runs if not run.ok), None):
             entry.status, entry.reason = "failed", describe_ending(failed.ending)
-        elif entry.variant and (idle := no_effect(entry.variant.plan, self.first, runs[0])):
+        elif idle := self._idle(entry, runs[0]):
             entry.status, entry.reason = "failed", f"Run so, the variant does nothing: {idle}."
         elif wrong := self._wrong(entry, way, runs):
             entry.status = "inaccurate" if wrong.verified else "unverified"
@@ -183,11 +192,16 @@ class Sweeper:
             entry.rounds.append(runs)
             self._remark(entry, runs)
 
+    def _idle(self, entry: Entry, run: Run) -> str:
+        """Why none of a variant's features did anything, in words; empty when one did."""
+        reason, nothing = without_effect(entry.variant.plan, self.first, run) if entry.variant else ("", False)
+        return reason if nothing else ""
+
     def _remark(self, entry: Entry, runs: tuple[Run, ...]) -> None:
         used = {run.threads for run in runs if run.threads is not None}
         if used - {entry.configuration.threads}:
             entry.reason = f"The script itself sets {count(max(used), 'thread')}."
-        if (busy := max(run.disturbed for run in runs)) > DISTURBED:
+        if (busy := max(run.disturbed for run in runs)) > stats.BUSY:
             self.notes[
                 f"Other programs had the cores for up to {percent(round(busy, 2))} of the time of some run "
                 "configurations; run again on a quiet machine."

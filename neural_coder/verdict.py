@@ -13,6 +13,12 @@ from neural_coder.bench import stats
 from neural_coder.records import Accuracy, Criterion, Ending, Interval, Plan, Run, Status, Verdict
 from neural_coder.units import count, ratio
 
+AS_GOOD = 0.03
+"""So much of the gain is given for a patch in which every feature takes effect."""
+WORTH_KNOWING = 1.05
+"""A gain that may be this much beyond the smallest one that counts is not called "no difference"."""
+RESTLESS_ROUNDS = 10
+"""Fewer rounds prove nothing where other programs left no call in peace: their noise has no normal distribution."""
 _LAST_WORDS = 300
 
 
@@ -25,6 +31,7 @@ def judge(
     no_effect: str,
     criterion: Criterion,
     final: bool,
+    idle: str = "",
 ) -> Verdict:
     """Say what became of one variant.
 
@@ -33,16 +40,22 @@ def judge(
         baseline: Runs of the original, in the order of the rounds.
         variant: Runs of the variant, paired with them.
         accuracy: What the comparison of answers gave; None: they were not compared.
-        no_effect: Why its features did nothing at run time, in words; empty when they took effect.
+        no_effect: Why all of its features did nothing at run time, in words; empty when some took effect.
         criterion: What it must fulfil.
         final: Whether it was measured to the end; False: a first look, after which it left the race.
+        idle: Which of its features did nothing while others took effect, and why, in words.
 
     Returns:
         The verdict, with all figures that could be formed, whatever its status.
     """
     numbers = _measure(plan, baseline, variant, accuracy)
-    status, reason = _decide(numbers, variant, no_effect, criterion, final=final)
-    return replace(numbers, status=status, reason=reason if reason.endswith((".", "!", "?")) else f"{reason}.")
+    if idle and any(run.witness.inaccurate for run in variant):
+        no_effect = idle
+    status, reason = _decide(numbers, baseline, variant, no_effect, criterion, final=final)
+    reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
+    if idle and not no_effect:
+        reason += f" Without effect in it: {idle}."
+    return replace(numbers, status=status, reason=reason, idle=idle)
 
 
 def choose(verdicts: Iterable[Verdict]) -> Verdict | None:
@@ -61,7 +74,12 @@ def choose(verdicts: Iterable[Verdict]) -> Verdict | None:
         and verdict.accuracy.verified
         and verdict.accuracy.kept
     ]
-    return min(candidates, key=_rank, default=None)
+    best = min(candidates, key=_rank, default=None)
+    if best is None or not best.idle:
+        return best
+    # What did nothing has no place in a patch, as long as others do as well without it.
+    others = [verdict for verdict in candidates if not verdict.idle and _low(verdict) >= _low(best) * (1 - AS_GOOD)]
+    return min(others, key=_rank, default=best)
 
 
 def conclusion(chosen: Verdict | None, verdicts: Sequence[Verdict]) -> str:
@@ -73,11 +91,21 @@ def conclusion(chosen: Verdict | None, verdicts: Sequence[Verdict]) -> str:
     tried = [verdict for verdict in verdicts if verdict.status != "skipped"]
     if not tried:
         return "Keep your script: there was nothing to try."
+    if undecided := [verdict for verdict in tried if verdict.status == "undecided"]:
+        names = _few(verdict.plan.id for verdict in undecided)
+        return (
+            f"Keep your script for now: whether {names} would be faster cannot be told while the machine is so noisy. "
+            "Close other programs, or give it more time with --budget."
+        )
     doubtful = [verdict.plan.id for verdict in tried if _looks_faster(verdict)]
     if doubtful:
-        names = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
-        return f"Keep your script: nothing is surely faster. Looked faster, but without proof: {names}."
+        return f"Keep your script: nothing is surely faster. Looked faster, but without proof: {_few(doubtful)}."
     return f"Keep your script: nothing is faster ({count(len(tried), 'variant')} tried)."
+
+
+def _few(names: Iterable[str]) -> str:
+    known = list(names)
+    return ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
 
 
 def _looks_faster(verdict: Verdict) -> bool:
@@ -86,12 +114,22 @@ def _looks_faster(verdict: Verdict) -> bool:
 
 
 def _rank(verdict: Verdict) -> tuple[float, int, str]:
+    return -_low(verdict), len(verdict.plan.features), verdict.plan.id
+
+
+def _low(verdict: Verdict) -> float:
     assert verdict.speedup is not None
-    return -verdict.speedup.low, len(verdict.plan.features), verdict.plan.id
+    return verdict.speedup.low
 
 
 def _decide(
-    numbers: Verdict, variant: Sequence[Run], no_effect: str, criterion: Criterion, *, final: bool
+    numbers: Verdict,
+    baseline: Sequence[Run],
+    variant: Sequence[Run],
+    no_effect: str,
+    criterion: Criterion,
+    *,
+    final: bool,
 ) -> tuple[Status, str]:
     accuracy = numbers.accuracy
     if numbers.plan.skipped:
@@ -108,7 +146,15 @@ def _decide(
         return "unverified", _unverified(accuracy, numbers.speedup)
     if numbers.speedup is None:
         return "unverified", "No speed-up could be formed: not every call that the original makes could be measured."
-    return _judge_speed(numbers, numbers.speedup, criterion, final=final)
+    if final and (doubt := _why_not_to_be_trusted(numbers.speedup, baseline, variant, criterion)):
+        return "undecided", f"Cannot tell: {doubt}"
+    status, reason = _judge_speed(numbers, numbers.speedup, criterion, final=final)
+    if not final and not all(stats.is_calm(run) for pair in stats.rounds(baseline, variant) for run in pair):
+        status = "undecided"
+        reason = f"Cannot tell after a first look: {ratio(numbers.speedup.median)}."
+    if status == "undecided":
+        reason = f"{reason} {_what_was_seen(baseline, variant)}".strip()
+    return status, reason
 
 
 def _unverified(accuracy: Accuracy | None, speedup: Interval | None) -> str:
@@ -120,7 +166,10 @@ def _unverified(accuracy: Accuracy | None, speedup: Interval | None) -> str:
 def _judge_speed(numbers: Verdict, speedup: Interval, criterion: Criterion, *, final: bool) -> tuple[Status, str]:
     gain = criterion.minimum_gain
     rounds = count(numbers.rounds, "round")
-    seen = f"in {rounds}" if final else f"in a first look ({rounds})"
+    if final:
+        seen = f"in {rounds}"
+    else:
+        seen = f"in a first look ({rounds})" if numbers.rounds < 2 else f"in {rounds}, before it left the race"
     if speedup.low > gain:
         if final and numbers.rounds < stats.MINIMUM_ROUNDS:
             return (
@@ -133,13 +182,52 @@ def _judge_speed(numbers: Verdict, speedup: Interval, criterion: Criterion, *, f
         return "slower", f"{ratio(speedup.median)} {seen}: slower than the original."
     if speedup.high <= gain:
         return "same", f"No measurable difference {seen}: at most {ratio(speedup.high)}."
-    if speedup.median > gain:
-        return "same", (
-            f"{ratio(speedup.median)} {seen}, but not surely: it may be as little as {ratio(speedup.low)}, "
-            f"and a gain of at least {ratio(gain)} is asked for."
-        )
     bounds = f"between {ratio(speedup.low)} and {ratio(speedup.high)}"
+    if final and speedup.high > gain * WORTH_KNOWING:
+        return "undecided", f"Cannot tell {seen}: {ratio(speedup.median)}, but surely only {bounds}."
     return "same", f"No certain difference {seen}: {ratio(speedup.median)}, {bounds}."
+
+
+def _why_not_to_be_trusted(
+    speedup: Interval, baseline: Sequence[Run], variant: Sequence[Run], criterion: Criterion
+) -> str:
+    """Why a gain must not be believed although its interval shows one, in words; empty when it may be."""
+    gain = criterion.minimum_gain
+    if speedup.low <= gain:
+        return ""
+    control = stats.repeatability(baseline)
+    if control is not None and (control.low > gain or control.high < 1 / gain):
+        return f"the original came out {ratio(control.median)} against itself. {_what_was_seen(baseline, variant)}"
+    used = stats.rounds(baseline, variant)
+    if all(stats.is_calm(run) for pair in used for run in pair):
+        return ""
+    if len(used) < RESTLESS_ROUNDS:
+        return f"{ratio(speedup.median)} in too few rounds for so busy a machine. {_what_was_seen(baseline, variant)}"
+    # The second witness. CPU time knows nothing of threads that work side by side, so it proves no gain, but where
+    # the cores were never left in peace, no gain is believed against it.
+    cpu = stats.speedup(baseline, variant, cpu=True)
+    if cpu is not None and cpu.median < 1.0:
+        return (
+            f"it took {ratio(speedup.median)} by the clock, but more CPU time than the original "
+            f"({ratio(cpu.median)}). {_what_was_seen(baseline, variant)}"
+        )
+    return ""
+
+
+def _what_was_seen(baseline: Sequence[Run], variant: Sequence[Run]) -> str:
+    """How restless the machine was, in a sentence."""
+    runs = [run for run in (*baseline, *variant) if run.ok]
+    busy, stolen = (max(share) for share in zip(*((run.disturbed, run.stolen) for run in runs), strict=True))
+    seen = []
+    if busy > stats.DISTURBED:
+        seen.append(f"for up to {busy:.0%} of the time other programs had the cores")
+    if stolen > stats.DISTURBED:
+        seen.append(f"the hypervisor took away up to {stolen:.0%}")
+    own = [s for run in baseline if run.ok and (s := stats.seconds_per_call(run)) is not None]
+    if len(own) > 1:
+        seen.append(f"runs of the original differed by up to {max(own) / min(own) - 1:.0%}")
+    text = ", and ".join(seen)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _answers(accuracy: Accuracy | None) -> str:
@@ -190,6 +278,14 @@ def _measure(plan: Plan, baseline: Sequence[Run], variant: Sequence[Run], accura
     seconds = stats.interval([s for run in usable if (s := stats.seconds_per_call(run, weights, task))])
     before = stats.interval([s for run in originals if (s := stats.seconds_per_call(run, weights, task))])
     startup = _extra_startup(originals, usable)
+    figures = stats.figures(usable, task, weights)
+    share = _model_share(originals)
+    loops = [run.loop_seconds for run in originals if run.ended_by_itself]
+    if figures is not None:
+        loop = None
+        if loops and speedup is not None and share is not None:
+            loop = statistics.median(loops) * (1 - share + share / speedup.median)
+        figures = replace(figures, loop_seconds=loop)
     calls = None
     if startup is not None and before is not None and speedup is not None:
         # By the ratio, not by the variant's own time: with another batch size its calls are other calls.
@@ -204,8 +300,14 @@ def _measure(plan: Plan, baseline: Sequence[Run], variant: Sequence[Run], accura
         startup_seconds=startup,
         break_even_calls=calls,
         peak_memory_bytes=max((run.peak_memory_bytes for run in usable if run.peak_memory_bytes), default=None),
-        rounds=sum(old.ok and new.ok for old, new in zip(baseline, variant, strict=False)),
+        figures=figures,
+        rounds=len(stats.rounds(baseline, variant)),
     )
+
+
+def _model_share(runs: Sequence[Run]) -> float | None:
+    shares = [share for run in runs if (share := stats.model_share(run)) is not None]
+    return statistics.median(shares) if shares else None
 
 
 def _extra_startup(baseline: Sequence[Run], variant: Sequence[Run]) -> float | None:

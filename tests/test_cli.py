@@ -13,6 +13,7 @@ import pytest
 
 from neural_coder import repo
 from neural_coder.errors import UserError
+from neural_coder.progress import progress
 from neural_coder.report import text
 
 MODEL = """\
@@ -55,6 +56,14 @@ def test_importing_the_package_and_its_runtime_loads_nothing_heavy():
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
     assert child("-c", code).returncode == 0
+
+
+def test_whole_sentences_stay_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress() as say:
+        say("a step")
+        say("Something to know [for] later.")
+    assert "Something to know [for] later.\n" in capsys.readouterr().err
 
 
 def test_public_names_are_those_in_all():

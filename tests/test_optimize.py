@@ -19,6 +19,8 @@ from neural_coder.errors import NothingMeasured, UserError
 
 pytestmark = pytest.mark.torch
 
+MEASURED = ("faster", "same", "slower", "undecided")  # the last where the machine is too noisy to tell
+
 SCRIPTS = Path(__file__).resolve().parent.parent / "fixtures" / "scripts"
 
 INFER = """\
@@ -80,7 +82,7 @@ def test_an_inference_script_is_run_measured_and_verified(tmp_path):
     result = neural_coder.enable(script, features=["channels_last"], budget=120)
     variant = only(result)
     assert digest(tmp_path) == before
-    assert variant["status"] in ("faster", "same", "slower")
+    assert variant["status"] in MEASURED
     assert variant["accuracy"]["verified"]
     assert variant["accuracy"]["kept"]
     assert variant["speedup"]["low"] <= variant["speedup"]["median"] <= variant["speedup"]["high"]
@@ -106,7 +108,7 @@ def test_a_training_script_that_would_run_long_is_stopped_after_enough_steps(tmp
     assert result.data["baseline"]["task"] == "training"
     assert variant["accuracy"]["criterion"]
     assert variant["accuracy"]["verified"], variant
-    assert variant["status"] in ("faster", "same", "slower")
+    assert variant["status"] in MEASURED
 
 
 @pytest.mark.slow

@@ -68,7 +68,8 @@ def test_a_value_may_name_an_engine_and_a_number_of_samples():
 
 
 def test_wrong_values_are_refused():
-    with pytest.raises(UserError, match="one of: torch, torchao, inductor, onnxruntime; 'int8_dynamic=x' was given"):
+    engines = "torch, torchao, inductor, onnxruntime, openvino"
+    with pytest.raises(UserError, match=f"one of: {engines}; 'int8_dynamic=x' was given"):
         registry.parse_feature("int8_dynamic=x")
     with pytest.raises(UserError, match="takes no value"):
         registry.parse_feature("bf16=1")

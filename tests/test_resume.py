@@ -83,6 +83,13 @@ class Searches:
         with contextlib.closing(sqlite3.connect(self.store, timeout=30)) as connection:
             return [state for (state,) in connection.execute("SELECT state FROM searches ORDER BY id")]
 
+    def wait_for(self, what: str, process: subprocess.Popen[str]) -> None:
+        """Until the script runs once more, or one more trial is kept; or until the search is over."""
+        count = {"nothing": lambda: 0, "run": lambda: self.runs, "trial": lambda: len(self.trials())}[what]
+        before = count()
+        while what != "nothing" and process.poll() is None and count() == before:
+            time.sleep(0.05)
+
     def check_nothing_is_left(self, process: subprocess.Popen[str]) -> None:
         assert {path.name: path.read_text() for path in self.project.iterdir()} == {"script.py": SCRIPT}
         deadline = time.monotonic() + 20
@@ -120,6 +127,7 @@ def test_ctrl_c_answers_with_what_is_known_and_resume_goes_on(tmp_path):
     assert [variant["id"] for variant in data["variants"]] == ["channels_last"]
     assert "Interrupted" in err
     assert "--resume goes on with search 1" in " ".join(err.split())
+    assert "Search 1 is not at its end" in err
     searches.check_nothing_is_left(process)
     known, runs = searches.trials(), searches.runs
     assert runs - len(known) <= 1
@@ -140,11 +148,12 @@ def test_a_search_that_is_killed_at_random_loses_nothing_and_repeats_nothing(tmp
     """`kill -9` whenever it may be; then the same command with `--resume`, to the end."""
     searches, chance = Searches(tmp_path), random.Random()
     known: dict[int, tuple[object, ...]] = {}
-    killed = 0
+    killed, at = 0, []
     for _ in range(KILLS):
         process = searches.start("--resume")
+        searches.wait_for(chance.choice(["nothing", "run", "trial"]), process)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=chance.uniform(0.2, 9.0))
+            process.communicate(timeout=chance.uniform(0.0, 3.0))
         killed += process.poll() is None
         process.kill()
         process.communicate()
@@ -152,6 +161,7 @@ def test_a_search_that_is_killed_at_random_loses_nothing_and_repeats_nothing(tmp
         trials = searches.trials()
         assert {number: trials[number] for number in known} == known
         known = trials
+        at.append(len(known))
         assert len(known) <= searches.runs <= len(known) + killed
     process = searches.start("--resume")
     out, err = process.communicate(timeout=400)
@@ -161,4 +171,5 @@ def test_a_search_that_is_killed_at_random_loses_nothing_and_repeats_nothing(tmp
     assert {number: trials[number] for number in known} == known
     assert len(trials) <= searches.runs <= len(trials) + killed
     assert set(searches.states()) == {"finished"}
+    print(f"trials known after each kill: {at}")
     print(f"{killed} kills, {len(searches.states())} searches, {len(trials)} trials, {searches.runs} runs begun")

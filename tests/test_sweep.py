@@ -73,7 +73,9 @@ class Ground:
         assert self.first.ok, self.first.ending
         assert self.control.ok, self.control.ending
 
-    def sweep(self, *asked: RunConfiguration, budget: float = 1e6, args: tuple[str, ...] | None = None):
+    def sweep(
+        self, *asked: RunConfiguration, budget: float = 1e6, args: tuple[str, ...] | None = None, say=lambda _: None
+    ):
         bench = self.bench
         if args is not None:
             bench = replace(bench, job=replace(bench.job, args=args))
@@ -85,7 +87,7 @@ class Ground:
             project=self.project,
             analyses=self.analyses,
             clock=Clock(budget=budget),
-            say=lambda _: None,
+            say=say,
         )
         return sweeper.run(None, asked, ())
 
@@ -158,6 +160,19 @@ def test_what_the_time_does_not_suffice_for_is_said_to_be_not_measured(ground: G
     assert all("--budget" in result.reason for result in found.results)
     assert found.best_latency is None
     assert sweep_text.conclusions(sweep_json.to_dict(found))[0] == "No run configuration could be measured."
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("_one_round")
+def test_what_was_measured_before_an_interruption_is_not_lost(ground: Ground) -> None:
+    def interrupt(sentence: str) -> None:
+        if "batch 8" in sentence:
+            raise KeyboardInterrupt
+
+    found = ground.sweep(usual(CORES), RunConfiguration(cores_per_instance=1, threads=1, batch_size=8), say=interrupt)
+    assert [result.status for result in found.results] == ["measured", "not_measured"]
+    assert found.best_latency is found.results[0]
+    assert sweep.INTERRUPTED in found.notes
 
 
 @pytest.mark.torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_a_search_goes_on_where_the_store_cannot_be_written(script, monkeypatch,
 
 
 def test_a_resumed_search_repeats_no_finished_run_and_goes_on_with_its_clock(script):
-    first = job(script, purpose="first", capture_to=None)
+    first = job(script, purpose="control")
     before = leave(script, first, job(script), job(script))
     assert runs(script) == 3
     said = Said()
@@ -223,13 +224,28 @@ def test_a_resumed_search_repeats_no_finished_run_and_goes_on_with_its_clock(scr
         assert runs(script) == 3
         kept.run(job(script))
     assert runs(script) == 4
-    assert "going on with search 1: 3 runs" in said[0]
+    assert said[0] == "Going on with search 1, of which 3 runs can be told already."
     assert [(trial.purpose, trial.number) for trial in opened_store().trials(1)] == [
-        ("first", 1),
+        ("control", 1),
         ("round", 1),
         ("round", 2),
         ("round", 3),
     ]
+
+
+def test_runs_at_the_same_time_are_known_together_or_made_together(script):
+    pair = [job(script, threads=1), job(script, threads=2)]
+    with interrupted(script) as kept:
+        before = kept.run_together(pair)
+    with begin(script, Said(), resume=True) as kept:
+        clock = kept.follow(Clock(budget=9.0))
+        clock.started -= 100
+        assert repr(kept.run_together(pair)) == repr(before)
+        assert runs(script) == 2
+        assert clock.used > 100  # The clock of a part of the search goes with that of the whole.
+        kept.run_together(pair)
+    assert runs(script) == 4
+    assert [trial.number for trial in opened_store().trials(1)] == [1, 1, 2, 2]
 
 
 def test_another_patch_is_another_run(script):
@@ -253,13 +269,30 @@ def test_captured_outputs_live_until_the_search_is_over(script):
     assert [search.state for search in opened_store().searches()] == ["failed"]
 
 
-def test_caches_of_a_run_that_did_not_end_are_made_anew(script):
+def test_a_search_whose_captured_outputs_are_gone_is_not_resumed(script):
     with interrupted(script) as kept:
-        kept.run(job(script))
-        for name in ("baseline", "bf16"):
+        captured = kept.folder / "captured"
+        kept.run(job(script, purpose="first", capture_to=captured))
+    shutil.rmtree(captured)
+    said = Said()
+    with begin(script, said, resume=True) as kept:
+        assert kept.search == 2
+    assert said[0] == "There is no search of this script to go on with; a new one begins."
+
+
+def test_caches_of_a_run_that_did_not_end_are_made_anew(script):
+    def job_of(kept: journal.Journal, name: str) -> Job:
+        return job(script, environment={cache.FOLDER_VARIABLE: str(kept.folder / "caches" / name)})
+
+    with interrupted(script) as kept:
+        kept.run(job_of(kept, "ended"))
+        for name in ("ended", "killed"):
             (kept.folder / "caches" / name).mkdir(parents=True)
     with begin(script, Said(), resume=True) as kept:
-        assert [path.name for path in (kept.folder / "caches").iterdir()] == ["baseline"]
+        kept.run(job_of(kept, "ended"))
+        kept.run(job_of(kept, "ended"))
+        kept.run(job_of(kept, "killed"))
+        assert [path.name for path in (kept.folder / "caches").iterdir()] == ["ended"]
 
 
 def test_a_new_search_tells_of_the_one_that_was_left(script):
@@ -267,7 +300,7 @@ def test_a_new_search_tells_of_the_one_that_was_left(script):
     said = Said()
     with begin(script, said) as kept:
         assert kept.search == 2
-    assert said[0] == "search 1 of this script was left before its end; --resume goes on with it"
+    assert said[0] == "Search 1 of this script was left before its end; --resume goes on with it."
 
 
 def test_a_changed_search_is_not_resumed_and_what_changed_is_said(script):
@@ -275,7 +308,7 @@ def test_a_changed_search_is_not_resumed_and_what_changed_is_said(script):
     said = Said()
     with begin(script, said, resume=True, known_by={**KNOWN_BY, "files": "9"}) as kept:
         assert kept.search == 2
-    assert said[0] == "search 1 of this script cannot be resumed: files changed; a new one begins"
+    assert said[0] == "Search 1 of this script cannot be resumed, a new one begins; changed: files."
 
 
 def test_a_search_that_goes_on_elsewhere_is_not_resumed(script):

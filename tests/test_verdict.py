@@ -39,6 +39,7 @@ def judge(
     *,
     baseline: list[Run] | None = None,
     no_effect: str = "",
+    idle: str = "",
     final: bool = True,
     plan: Plan = PLAN,
 ) -> Verdict:
@@ -50,6 +51,7 @@ def judge(
         no_effect=no_effect,
         criterion=Criterion(),
         final=final,
+        idle=idle,
     )
     assert found.reason.endswith(".")
     return found
@@ -76,13 +78,63 @@ def test_no_measurable_difference_is_a_proper_answer() -> None:
     assert "No measurable difference" in found.reason
 
 
-def test_a_gain_whose_interval_reaches_below_the_minimum_is_no_gain() -> None:
-    shaky = [runs(seconds, 1)[0] for seconds in (0.6, 1.1, 0.7, 1.2, 0.65)]
-    found = judge(shaky)
+SHAKY = (0.6, 1.1, 0.7, 1.2, 0.65)
+
+
+def test_a_gain_whose_interval_reaches_below_the_minimum_cannot_be_told() -> None:
+    found = judge([runs(seconds, 1)[0] for seconds in SHAKY])
     assert found.speedup is not None
     assert found.speedup.median > 1.03
-    assert found.status == "same"
-    assert "not surely" in found.reason
+    assert found.status == "undecided"
+    assert found.reason.startswith("Cannot tell in 5 rounds: ×1.4")
+    assert verdict.choose([found]) is None
+
+
+def test_what_cannot_be_told_says_what_was_seen() -> None:
+    busy = [replace(runs(seconds, 1)[0], disturbed=0.4, stolen=0.1) for seconds in SHAKY]
+    found = judge(busy, baseline=[runs(seconds, 1)[0] for seconds in (1.0, 1.5, 1.0, 1.1, 1.0)])
+    assert "for up to 40% of the time other programs had the cores" in found.reason.lower()
+    assert "the hypervisor took away up to 10%" in found.reason
+    assert "runs of the original differed by up to 50%" in found.reason
+
+
+def test_the_conclusion_says_that_the_machine_is_too_noisy() -> None:
+    found = judge([runs(seconds, 1)[0] for seconds in SHAKY])
+    assert "whether bf16 would be faster cannot be told" in verdict.conclusion(None, [found, judge(runs(2.0))])
+
+
+def test_an_original_that_is_faster_than_itself_proves_that_nothing_can_be_told() -> None:
+    drifting = [runs(seconds, 1)[0] for seconds in (2.0, 1.0, 2.0, 1.0, 2.0, 1.0)]
+    found = judge(runs(0.4, 6), baseline=drifting)
+    assert found.status == "undecided"
+    assert "the original came out ×2" in found.reason
+
+
+def restless(seconds: float, cpu: float, rounds: int = 5) -> list[Run]:
+    """Runs in which two threads never had the cores for themselves."""
+    found = []
+    for run in runs(seconds, rounds):
+        timing = replace(run.timings[0], cpu=(cpu,) * 5, waited=(seconds,) * 5)
+        found.append(replace(run, timings=(timing,), disturbed=0.5))
+    return found
+
+
+def test_no_gain_is_believed_against_the_cpu_time_when_the_cores_were_never_free() -> None:
+    found = judge(restless(0.5, cpu=2.0, rounds=10), baseline=restless(1.0, cpu=1.5, rounds=10))
+    assert found.status == "undecided"
+    assert "more CPU time than the original" in found.reason
+    assert judge(restless(0.5, 1.0, rounds=10), baseline=restless(1.0, 1.5, rounds=10)).status == "faster"
+
+
+def test_few_rounds_prove_nothing_when_the_cores_were_never_free() -> None:
+    found = judge(restless(0.5, cpu=1.0, rounds=9), baseline=restless(1.0, cpu=1.5, rounds=9))
+    assert found.status == "undecided"
+    assert "too few rounds for so busy a machine" in found.reason
+
+
+def test_a_first_look_at_a_busy_machine_decides_nothing() -> None:
+    found = judge(restless(2.0, cpu=3.0, rounds=1), baseline=restless(1.0, cpu=1.5, rounds=1), final=False)
+    assert found.status == "undecided"
 
 
 def test_a_gain_below_the_minimum_is_the_same() -> None:
@@ -110,12 +162,20 @@ def test_an_edit_without_effect_is_not_called_faster() -> None:
     assert found.reason == "compile: no graph was compiled."
 
 
+def test_a_combination_is_judged_by_its_speed_when_only_a_part_of_it_had_an_effect() -> None:
+    found = judge(runs(0.5), idle="compile: no graph was compiled")
+    assert found.status == "faster"
+    assert found.idle == "compile: no graph was compiled"
+    assert found.reason.endswith("Without effect in it: compile: no graph was compiled.")
+
+
 def test_answers_that_the_runtime_refused_are_inaccurate() -> None:
     reason = "the runtime ran the original model: an output has NaN, first behind encoder.3 (Linear)"
     refused = [replace(run, witness=Witness(inaccurate=True, fallback=reason)) for run in runs(0.5)]
     found = judge(refused, no_effect=reason)
     assert found.status == "inaccurate"
     assert "first behind encoder.3" in found.reason
+    assert judge(refused, idle=reason).status == "inaccurate"
 
 
 def test_a_crash_is_told_with_the_last_line_of_its_traceback() -> None:
@@ -208,7 +268,16 @@ def test_fewer_features_decide_between_equals() -> None:
     assert verdict.choose([faster(1.5, "bf16", "compile"), plain]) is plain
 
 
-@pytest.mark.parametrize("status", ["same", "slower", "inaccurate", "unverified", "no_effect", "failed", "skipped"])
+def test_a_patch_without_idle_features_is_chosen_unless_it_gains_much_less() -> None:
+    idle = replace(faster(1.51, "bf16", "compile"), idle="compile: no graph was compiled")
+    plain = faster(1.5, "bf16")
+    assert verdict.choose([idle, plain]) is plain
+    assert verdict.choose([idle, faster(1.3, "channels_last")]) is idle
+
+
+@pytest.mark.parametrize(
+    "status", ["same", "slower", "undecided", "inaccurate", "unverified", "no_effect", "failed", "skipped"]
+)
 def test_only_faster_variants_are_chosen(status: str) -> None:
     assert verdict.choose([replace(faster(9.0, "bf16"), status=status)]) is None  # type: ignore[arg-type]
 

@@ -44,6 +44,10 @@ def peak_memory_bytes() -> int:
     return sum(resource.getrusage(user).ru_maxrss for user in users) * unit
 
 
+NOBODY = 0.05
+"""Share of the machine that others may use before waiting for a core is their fault; clocks that tick 100 times a
+second tell no finer. Below it, the script's own processes get into each other's way, as they always will."""
+
 CoreTimes = tuple[int, int, int]
 """Clock ticks in which a core was busy, idle, and taken away by the hypervisor."""
 
@@ -57,24 +61,29 @@ class Snapshot:
         self._own = _own_ticks()
 
     def disturbed(self, later: Snapshot) -> float:
-        """Share of the time between the snapshots that this process's threads had to wait for a core, or lost one."""
+        """Share of the time between the snapshots that threads waited for a core that others had, or lost one."""
+        steal, others = self.stolen(later), self.others(later)
+        if not others:
+            return min(1.0, steal)
         ran = waited = 0
         for thread, (ran_later, waited_later) in later._threads.items():
             ran_before, waited_before = self._threads.get(thread, (0, 0))
             ran += ran_later - ran_before
             waited += waited_later - waited_before
-        steal = self._share(later, 2)
         if ran + waited > 0:
             return min(1.0, waited / (ran + waited) + steal)
-        return min(1.0, self._crowded(later) + steal)
+        # Without run-queue statistics: the share that others had of the cores, where no core was idle.
+        return min(1.0, (others if self._share(later, 1) <= 0.1 else 0.0) + steal)
 
-    def _crowded(self, later: Snapshot) -> float:
-        """Without run-queue statistics: the share that others had of the cores, where no core was idle."""
-        if self._share(later, 1) > 0.1:
-            return 0.0
-        busy = self._share(later, 0)
+    def stolen(self, later: Snapshot) -> float:
+        """Share of the cores' time that the hypervisor gave to other machines."""
+        return self._share(later, 2)
+
+    def others(self, later: Snapshot) -> float:
+        """Share of the cores' time that went to other programs; 0 where it is too little to tell."""
         total = sum(sum(times) for times in _difference(self._cores, later._cores).values())
-        return max(0.0, busy - (later._own - self._own) / total) if total else 0.0
+        share = self._share(later, 0) - (later._own - self._own) / total if total else 0.0
+        return share if share > NOBODY else 0.0
 
     def _share(self, later: Snapshot, part: int) -> float:
         times = _difference(self._cores, later._cores).values()
@@ -115,6 +124,17 @@ def _core_times() -> dict[str, CoreTimes]:
 
 
 def _own_ticks() -> float:
-    times = os.times()
-    ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-    return (times.user + times.system + times.children_user + times.children_system) * ticks
+    """Of this process and of all that it has started, as far as they stay in its session."""
+    if not hasattr(os, "getsid") or not Path("/proc/self/stat").exists():
+        times = os.times()
+        ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+        return (times.user + times.system + times.children_user + times.children_system) * ticks
+    session = str(os.getsid(0))
+    used = 0
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The name of a program may hold anything, parentheses and blanks too; behind it come plain fields.
+            fields = entry.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            if fields[3] == session:
+                used += sum(map(int, fields[11:15]))
+    return float(used)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import accelerated, context, values
+from .moments import Moment, Moments
 from .sites import Sampling, Site, StepClock
 
 Function = Callable[..., Any]
@@ -77,6 +78,9 @@ class Recorder:
         self.forwards: dict[str, context.Call] = {}
         """The first forward of each site in training."""
         self.sampling = sampling
+        self.moments = Moments()
+        self.others_disturb: Callable[[], bool] = lambda: False
+        """Whether other programs take the cores, as far as that is known."""
         self.model_seconds = 0.0
         self._specs = specs
         self._deadline = time.perf_counter() + seconds
@@ -159,9 +163,9 @@ class Recorder:
         startup = Startup(function)
         result, start, end = self._run(function, args, kwargs, began)
         with self._lock:
-            self.take(site, call, end - start, startup)
+            self.take(site, call, end.since(start), startup)
             site.calls += 1
-            site.last_end = end
+            site.last_end = end.wall
             self.watcher.after(site, call, result, noted)
             self._leave(end)
         return result
@@ -219,7 +223,7 @@ class Recorder:
 
     def _run(
         self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any], began: float, wait: bool = True
-    ) -> tuple[Any, float, float]:
+    ) -> tuple[Any, Moment, Moment]:
         """Make the call; gives its result, start and end. `wait`: for the GPU, before and after."""
         if self._first_start is None:
             self.reached()
@@ -227,20 +231,20 @@ class Recorder:
         try:
             if wait:
                 context.synchronize()
-            start = time.perf_counter()
+            start = self.moments.begin()
             result = function(*args, **kwargs)
             if wait:
                 context.synchronize()
-            end = time.perf_counter()
+            end = self.moments.end()
         finally:
             self._local.inside = False
         with self._lock:
             if self._first_start is None:
-                self._first_start = start
+                self._first_start = start.wall
             else:
-                self._overhead += start - began
-            self.model_seconds += end - start
-            self._last_end = max(self._last_end, end)
+                self._overhead += start.wall - began
+            self.model_seconds += end.wall - start.wall
+            self._last_end = max(self._last_end, end.wall)
         return result, start, end
 
     def await_others(self, *sites: Site) -> None:
@@ -249,25 +253,25 @@ class Recorder:
             self._begun = True
             self.begin()
 
-    def take(self, site: Site, call: context.Call, seconds: float, startup: Startup) -> None:
+    def take(self, site: Site, call: context.Call, taken: Moment, startup: Startup) -> None:
         """Add the time of a call of an inference site."""
-        site.add(seconds, self.sampling, startup=startup.went_on())
+        site.add(taken, self.sampling, startup=startup.went_on())
         site.last_call = call
 
-    def _close(self, clock: StepClock, site: Site, start: float, end: float) -> None:
+    def _close(self, clock: StepClock, site: Site, start: Moment, end: Moment) -> None:
         graphs = context.graphs_compiled()
         clock.close(site, self.sampling, start=start, end=end, overhead=self._overhead, graphs=graphs)
 
-    def _leave(self, end: float) -> None:
+    def _leave(self, end: Moment) -> None:
         """Stop the script when there is enough; else note what the probe itself has cost."""
         if not self._to_the_end and self._enough() and self.over():
             self.stop()
-        self._overhead += time.perf_counter() - end
+        self._overhead += time.perf_counter() - end.wall
 
     def _enough(self) -> bool:
         now = time.perf_counter()
         reached = self.timings()
-        done = [site for site in reached if site.enough(self.sampling)]
+        done = [site for site in reached if self.has_enough(site)]
         if now > self._deadline:
             return any(site.samples for site in reached)
         patience = max(3.0, 3 * self.sampling.min_seconds)
@@ -279,6 +283,12 @@ class Recorder:
             self._enough_since, self._grace = now, min(max(self.loop_seconds, 1.0), self.sampling.max_seconds)
         # Sites that were not reached so far get at most as much time as the others took.
         return self._all_reached(reached) or now - self._enough_since > self._grace
+
+    def has_enough(self, site: Site) -> bool:
+        """Whether a site has been measured enough; a little more is taken while other programs disturb its calls."""
+        if not site.enough(self.sampling):
+            return False
+        return site.calm(self.sampling) or not site.may_go_on(self.sampling) or not self.others_disturb()
 
     def _all_reached(self, reached: Sequence[Site]) -> bool:
         return self._names <= {site.name for site in reached}

@@ -23,7 +23,7 @@ def fill_up(recorder: Recorder, deadline: float) -> list[str]:
     notes = []
     sites = [site for site in recorder.timings() if site.kind == "inference" and site.last_call is not None]
     for site in sites:
-        note = repeat(recorder, site, deadline, lambda site=site: site.enough(recorder.sampling))  # type: ignore[misc]
+        note = repeat(recorder, site, deadline, lambda site=site: recorder.has_enough(site))  # type: ignore[misc]
         if note:
             notes.append(f"{site.name}: {note}")
     for site in sites[:1]:
@@ -54,12 +54,12 @@ def repeat(recorder: Recorder, site: Site, deadline: float, done: Callable[[], b
             with call.again() as again:
                 startup = Startup(call.function)
                 context.synchronize()
-                start = time.perf_counter()
+                start = recorder.moments.begin()
                 again()
                 context.synchronize()
-                seconds = time.perf_counter() - start
+                taken = recorder.moments.end().since(start)
         except Exception as error:
             reason = f"the call could not be made again: {type(error).__name__}: {error}"
         else:
-            recorder.take(site, call, seconds, startup)
+            recorder.take(site, call, taken, startup)
     return reason

@@ -51,7 +51,7 @@ def measure(recorder: Recorder, items: int, deadline: float) -> dict[str, Any]:
         actual[site.name] = [_record(after)]
     for site in sites:
         site.restart(items)
-        why = repeat(recorder, site, deadline, lambda site=site: site.enough(recorder.sampling))  # type: ignore[misc]
+        why = repeat(recorder, site, deadline, lambda site=site: recorder.has_enough(site))  # type: ignore[misc]
         if why:
             raise Declined(why)
     for site in sites[:1]:

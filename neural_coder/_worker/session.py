@@ -74,6 +74,9 @@ class Session:
         self.witness = WitnessTaker()
         self.peak_memory = 0
         self.before_loop: load.Snapshot | None = None
+        self.loop_end: load.Snapshot | None = None
+        self.disturbed = False
+        self.ask_again = 0.0
         self.wrong_probe = ""
         self.notes: list[str] = []
         self.declined = False
@@ -92,6 +95,7 @@ class Session:
         self.recorder.reached = self._reached
         if job["items"] is None:
             self._measure_together()
+        self.recorder.others_disturb = self._others_disturb
         self.recorder.watcher = self.sensitivity or self.captures
         self._await_imports()
         probes = instrument.by_file(job["probes"])
@@ -206,6 +210,14 @@ class Session:
         with self.guard.paused():
             return self.meeting.over()
 
+    def _others_disturb(self) -> bool:
+        """Whether others have used the cores since the first call; asked anew ten times a second at most."""
+        if self.before_loop is not None and time.perf_counter() >= self.ask_again:
+            with self.guard.paused():
+                self.disturbed = self.before_loop.others(load.Snapshot()) > 0
+            self.ask_again = time.perf_counter() + 0.1
+        return self.disturbed
+
     # --- after the script, or in its midst
 
     def _stop(self) -> None:
@@ -225,7 +237,7 @@ class Session:
         with self.guard.paused():
             if result["code"] != 0:
                 self.meeting.leave()
-            loop_end = load.Snapshot()
+            self.loop_end = load.Snapshot()
             self.recorder.switch_off()
             self.observer.switch_off()
             result["observed"] = self._observed(time.perf_counter() - self.script_began)
@@ -238,7 +250,7 @@ class Session:
             result["comparison"] = self.captures.comparison
             result["witness"] = self.witness.record
             result["peak_memory_bytes"] = self.peak_memory or load.peak_memory_bytes()
-            result["disturbed"] = 0.0 if self.before_loop is None else self.before_loop.disturbed(loop_end)
+            result["disturbed"], result["stolen"] = self._unrest()
             result["versions"] = load.versions()
             result.update(together.placement())
             result["operators"] = self.sensitivity.operators if self.sensitivity else []
@@ -247,6 +259,12 @@ class Session:
             unfinished = self.folder / "result.json.part"
             unfinished.write_text(json.dumps(result), encoding="utf-8")
             unfinished.replace(self.folder / "result.json")
+
+    def _unrest(self) -> tuple[float, float]:
+        """Shares of the time of measuring that others, and the hypervisor alone, took the cores from us."""
+        if self.before_loop is None or self.loop_end is None:
+            return 0.0, 0.0
+        return self.before_loop.disturbed(self.loop_end), self.before_loop.stolen(self.loop_end)
 
     def _observed(self, seconds: float) -> dict[str, Any] | None:
         if not self.job["observe"]:
@@ -293,6 +311,7 @@ class Session:
             self._measure_resized(self.job["items"], deadline)
         elif ended == "end":
             self.notes += replay.fill_up(self.recorder, deadline)
+        self.loop_end = load.Snapshot()
         self.meeting.leave()
         self.peak_memory = load.peak_memory_bytes()
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .moments import Moment
+
 if TYPE_CHECKING:
     from .context import Call
 
 STARTUP_LIMIT = 400
 """Calls after which a site counts as started even if something still compiles in each."""
+EXTRA = 4
+"""How many times as long a site is sampled, at most, while other programs disturb its calls."""
 
 
 class Sampling:
@@ -37,28 +41,37 @@ class Site:
         self.calls = 0
         self.warmup: list[float] = []
         self.samples: list[float] = []
+        self.cpu: list[float] = []
+        """CPU time of each sample, all threads together."""
+        self.waited: list[float] = []
+        """How long the threads had to wait for a core in each sample."""
         self.sizes: set[int | None] = set()
         self.last_end = 0.0
         self.last_call: Call | None = None
         self._warm = 0
+        self._calm = 0
 
-    def add(self, seconds: float, sampling: Sampling, *, startup: bool) -> None:
+    def add(self, taken: Moment, sampling: Sampling, *, startup: bool) -> None:
         """Take the time of one call.
 
         Args:
-            seconds: How long it took.
+            taken: How long it took.
             sampling: What counts as warm-up.
             startup: Something was compiled or converted in this call, or has yet to be: it is no sample, and the
                 warm-up starts again behind it.
         """
+        seconds = taken.wall
         if startup and len(self.warmup) < STARTUP_LIMIT:
             self._warm = 0
             self.warmup.append(seconds)
         elif self._warm < sampling.warmup and not self._warm_long_enough(sampling):
             self._warm += 1
             self.warmup.append(seconds)
-        elif len(self.samples) < sampling.max_samples:
+        elif len(self.samples) < sampling.max_samples * (1 if self.calm(sampling) else EXTRA):
             self.samples.append(seconds)
+            self.cpu.append(taken.cpu)
+            self.waited.append(taken.waited)
+            self._calm += taken.calm
 
     def _warm_long_enough(self, sampling: Sampling) -> bool:
         # Where one call takes half a minute, a third one for warming up would eat the time for samples.
@@ -79,6 +92,15 @@ class Site:
             return True
         return count >= sampling.min_samples and seconds >= sampling.min_seconds
 
+    def calm(self, sampling: Sampling) -> bool:
+        """Whether enough of the samples were taken in peace."""
+        return self._calm >= min(sampling.min_samples, sampling.max_samples)
+
+    def may_go_on(self, sampling: Sampling) -> bool:
+        """Whether more samples may be taken, beyond what is enough, in the hope for calm ones."""
+        seconds, most = sum(self.samples), min(EXTRA * sampling.min_seconds, sampling.max_seconds)
+        return seconds < most and len(self.samples) < EXTRA * sampling.max_samples
+
     def see_size(self, size: int | None) -> None:
         """Note how many items a call had."""
         if len(self.sizes) < 100:
@@ -93,6 +115,8 @@ class Site:
             "calls": self.calls,
             "warmup": self.warmup,
             "samples": self.samples,
+            "cpu": self.cpu,
+            "waited": self.waited,
             "items": items,
         }
 
@@ -101,12 +125,12 @@ class StepClock:
     """Measures training steps: from the first forward after the last step's end to the end of this one."""
 
     def __init__(self) -> None:
-        self._start: float | None = None
+        self._start: Moment | None = None
         self._overhead = 0.0
         self._graphs = 0
         self._size: int | None = None
 
-    def open(self, start: float, overhead: float, graphs: int, size: int | None) -> None:
+    def open(self, start: Moment, overhead: float, graphs: int, size: int | None) -> None:
         """A forward began at `start`; it opens a step unless one is open."""
         if self._start is None:
             self._start, self._overhead, self._graphs, self._size = start, overhead, graphs, size
@@ -116,13 +140,15 @@ class StepClock:
         """Whether a forward has been seen since the last step's end."""
         return self._start is not None
 
-    def close(self, site: Site, sampling: Sampling, *, start: float, end: float, overhead: float, graphs: int) -> None:
+    def close(
+        self, site: Site, sampling: Sampling, *, start: Moment, end: Moment, overhead: float, graphs: int
+    ) -> None:
         """The step ended at `end`, with the call that began at `start`; `overhead` is what probes cost so far."""
         if self._start is None:
             self.open(start, overhead, graphs, None)
         begin = start if self._start is None else self._start
         site.calls += 1
         site.see_size(self._size)
-        site.last_end = end
-        site.add(end - begin - (overhead - self._overhead), sampling, startup=graphs != self._graphs)
+        site.last_end = end.wall
+        site.add(end.since(begin, overhead - self._overhead), sampling, startup=graphs != self._graphs)
         self._start = None

@@ -229,10 +229,11 @@ class Project:
     def own_module(self, name: str) -> Path | None:
         """The file behind a module that is named like a library's, where the project is that library, or a fork.
 
-        PyTorch itself is left out, as everything is asked about it.
+        PyTorch itself is left out, as everything is asked about it; so is Neural Coder, whose runtime patches import:
+        a patched script of its own repo must not seem to bring files that the script did not.
         """
         package = name.partition(".")[0]
-        if package == "torch" or package not in self.catalogue.libraries:
+        if package in ("torch", "neural_coder") or package not in self.catalogue.libraries:
             return None
         return self._module_file(name, _OWN, self.root)
 

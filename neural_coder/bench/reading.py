@@ -26,7 +26,7 @@ BYTES_READ = 256 * 1024
 
 def timing_from(entry: Mapping[str, Any]) -> SiteTiming:
     """The record of one site's timings."""
-    return SiteTiming(**{**entry, "warmup": tuple(entry["warmup"]), "samples": tuple(entry["samples"])})
+    return SiteTiming(**{**entry, **{name: tuple(entry[name]) for name in ("warmup", "samples", "cpu", "waited")}})
 
 
 def comparison_from(entry: Mapping[str, Any] | None) -> Comparison | None:

@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 WORKER = Path(neural_coder.__file__).resolve().parent / "_worker" / "worker.py"
 MARK = "NEURAL_CODER_RUN"
 """Environment variable that all processes of a run inherit, so that none is left behind."""
+LONGEST_FOLDER = 60
+"""Characters: sockets that a script makes among its temporary files need short paths."""
 TIMED_OUT = "timed out"
 SHOWING = 0.3
 """Seconds that a process gets to write its traceback when the time limit has come."""
-GRACE = 2.0
+GRACE = 3.0
 """Seconds between asking processes to end and ending them."""
 
 
@@ -162,9 +164,10 @@ class _Child:
             "PYTHONHASHSEED": str(self._job.seed % 2**32),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PWD": str(self._shadow.cwd),
-            # Runs are stopped in their midst: what they keep for a while goes with them.
-            "TMPDIR": str(self._folder / "tmp"),
         }
+        if len(str(self._folder)) <= LONGEST_FOLDER:
+            # Runs are stopped in their midst: what they keep for a while goes with them.
+            environment["TMPDIR"] = str(self._folder / "tmp")
         return {**given, **environment, **self._job.environment, MARK: self._mark}
 
     def _start(self, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
@@ -232,6 +235,7 @@ class _Child:
             model_seconds=result["model_seconds"],
             peak_memory_bytes=result["peak_memory_bytes"],
             disturbed=result["disturbed"],
+            stolen=result["stolen"],
             versions=result["versions"],
             observed=observation_from(result["observed"]),
             cores=tuple(result["cores"]),
@@ -378,10 +382,14 @@ def _signal_all(group: int, mark: str, number: signal.Signals) -> None:
 
 
 def _end_marked(mark: str) -> None:
-    """End what is left of a run when both its parent and its keeper were killed."""
-    for pid in _marked(mark):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    """End what is left of a run whose parent was killed; its keeper, if it lives, is at it: it must not be killed."""
+    deadline = time.perf_counter() + GRACE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _marked(mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        while time.perf_counter() < deadline and _marked(mark):
+            time.sleep(0.02)
 
 
 def _marked(mark: str) -> list[int]:

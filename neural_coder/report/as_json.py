@@ -8,6 +8,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from neural_coder.records import (
     DataLoader,
     DeviceUse,
     Evidence,
+    Figures,
     Interval,
     Model,
     Optimizer,
@@ -192,6 +194,8 @@ def _baseline(runs: Sequence[Run]) -> dict[str, Any]:
         "end_to_end_limit": None if share is None else stats.end_to_end_limit(share),
         "peak_memory_bytes": max((run.peak_memory_bytes for run in usable), default=None) or None,
         "disturbed": max((run.disturbed for run in usable), default=0.0),
+        "against_itself": _interval(stats.repeatability(usable, task)),
+        **_figures(stats.figures(usable, task, weights)),
     }
 
 
@@ -212,10 +216,17 @@ def _variant(verdict: Verdict, report: Report, share: float | None) -> dict[str,
         "break_even_calls": verdict.break_even_calls,
         "peak_memory_bytes": verdict.peak_memory_bytes,
         "rounds": verdict.rounds,
+        "idle": verdict.idle or None,
+        **_figures(verdict.figures),
         "reproduce": report.reproduce.get(verdict.plan.id, ""),
         "python": str(python) if python else None,
         **_diff(verdict.diff),
     }
+
+
+def _figures(figures: Figures | None) -> dict[str, Any]:
+    names = [field.name for field in fields(Figures)]
+    return {"figures": None if figures is None else {name: getattr(figures, name) for name in names}}
 
 
 def _diff(text: str) -> dict[str, str]:

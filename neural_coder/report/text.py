@@ -21,6 +21,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _STYLES = {
     "faster": "bold green",
     "same": "",
+    "undecided": "cyan",
     "slower": "yellow",
     "inaccurate": "red",
     "unverified": "magenta",
@@ -255,7 +256,11 @@ def _unfinished(data: Mapping[str, Any]) -> list[str]:
         return ["The time budget ended before every variant had its turn: this is the best of those that had."]
     if data["ended"] != "interrupted":
         return []
-    seen = {"rounds": "seen in rounds, not confirmed by fresh runs", "first look": "seen in a first look only"}
+    seen = {
+        "confirmed": "confirmed by fresh runs",
+        "rounds": "seen in rounds, not confirmed by fresh runs",
+        "first look": "seen in a first look only",
+    }
     answer = f"the best verified variant so far, {seen[data['evidence']]}" if data["chosen"] else "what is known so far"
     resume = f" --resume goes on with search {data['search']}." if data["search"] else ""
     return [f"Interrupted: this is {answer}.{resume}"]
@@ -281,6 +286,8 @@ def _consequences(chosen: Mapping[str, Any], data: Mapping[str, Any]) -> list[Te
     if calls and startup >= _NEGLIGIBLE_STARTUP:
         unit = _unit(data)
         lines.append(Text(f"Its start costs {duration(startup)}, earned back after {count(calls, unit)}."))
+    if figures := chosen["figures"]:
+        lines.append(Text(_figures(figures, data["baseline"]["figures"])))
     old, new = data["baseline"]["peak_memory_bytes"], chosen["peak_memory_bytes"]
     if old and new:
         lines.append(Text(f"Peak memory: {size(new)}; the original needs {size(old)}."))
@@ -290,6 +297,20 @@ def _consequences(chosen: Mapping[str, Any], data: Mapping[str, Any]) -> list[Te
     if chosen["reproduce"]:
         lines.append(Text(_clean(f"Run it again: {chosen['reproduce']}")))
     return lines
+
+
+def _figures(new: Mapping[str, float | None], old: Mapping[str, float | None] | None) -> str:
+    """How calls are spread, and what they cost in CPU time, before and after."""
+    parts = []
+    for name, label in (("p90", "90 % of calls within"), ("p99", "99 %"), ("cpu_seconds", "CPU time per call")):
+        if (after := new[name]) is not None:
+            before = old[name] if old else None
+            parts.append(f"{label} {duration(after)}" + (f" (was {duration(before)})" if before is not None else ""))
+    if (rate := new["throughput"]) is not None:
+        before = old["throughput"] if old else None
+        parts.append(f"{rate:,.4g} samples a second" + (f" (was {before:,.4g})" if before is not None else ""))
+    text = ", ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _fold_at_plus(identifier: str, width: int) -> str:

@@ -14,7 +14,7 @@ from neural_coder.bench.accuracy import ERROR_FACTOR
 from neural_coder.candidate import Candidate, Refusal
 from neural_coder.errors import UserError
 from neural_coder.planner import plan_for
-from neural_coder.race import Race, Standing
+from neural_coder.race import OPEN, Race, Standing
 from neural_coder.records import Feature, Operator, Plan, Setting
 from neural_coder.settings import EXCLUDE, ordered
 from neural_coder.transform import Transform
@@ -191,7 +191,7 @@ class _Session:
 
 def _worth_tuning(race: Race) -> list[Standing]:
     """For each engine the fastest variant that loses too much, if it is faster than all that do not."""
-    accepted = max((standing.gain for standing in race.standings if standing.promising), default=1.0)
+    accepted = max((standing.gain for standing in race.standings if standing.verdict.status in OPEN), default=1.0)
     chosen: dict[str, Standing] = {}
     for standing in sorted(race.standings, key=_promise, reverse=True):
         plan, refused = standing.candidate.plan, standing.look.witness.inaccurate

@@ -33,6 +33,90 @@ def processes(seconds: float, rounds: int, chance: random.Random, noise: float =
     return found
 
 
+def shared(*calls: tuple[float, float, float], disturbed: float = 0.4, stolen: float = 0.0) -> Run:
+    """A run on a machine with others: wall time, CPU time and waiting time of each call."""
+    wall, cpu, waited = zip(*calls, strict=True)
+    timing = SiteTiming(site="a", kind="inference", calls=9, warmup=(), samples=wall, cpu=cpu, waited=waited)
+    return Run(ending=Ending(kind="ok"), timings=(timing,), disturbed=disturbed, stolen=stolen)
+
+
+FREE, HELD_UP, PARALLEL = (1.0, 1.0, 0.0), (3.0, 1.0, 2.0), (3.0, 2.0, 2.5)
+
+
+def test_only_calls_that_were_left_in_peace_count_on_a_busy_machine() -> None:
+    assert stats.seconds_per_call(shared(*[FREE] * 5, *[PARALLEL] * 20)) == 1.0
+
+
+def test_waiting_is_taken_off_where_one_thread_was_at_work() -> None:
+    run = shared(*[HELD_UP] * 6)
+    assert stats.is_calm(run)
+    assert stats.seconds_per_call(run) == pytest.approx(1.0)
+
+
+def test_threads_that_wait_side_by_side_leave_no_figure_to_trust() -> None:
+    run = shared(*[PARALLEL] * 20, *[FREE] * 4)
+    assert not stats.is_calm(run)
+    assert stats.seconds_per_call(run) == 3.0
+
+
+def test_on_a_quiet_machine_all_calls_count() -> None:
+    run = shared(*[PARALLEL] * 20, *[FREE] * 5, disturbed=0.01)
+    assert stats.is_calm(run)
+    assert stats.seconds_per_call(run) == 3.0
+
+
+def test_what_the_hypervisor_takes_away_makes_a_run_worthless() -> None:
+    assert not stats.is_calm(shared(*[FREE] * 9, disturbed=0.1, stolen=0.1))
+
+
+def test_few_long_calls_are_enough_when_there_are_no_more() -> None:
+    assert stats.is_calm(shared(FREE, FREE))
+    assert not stats.is_calm(shared(FREE, PARALLEL))
+
+
+def test_disturbed_rounds_are_left_out_when_others_suffice() -> None:
+    calm, busy = shared(*[FREE] * 9), shared(*[PARALLEL] * 9)
+    assert len(stats.rounds([calm] * 5, [calm, busy, calm, busy, calm])) == 3
+    assert len(stats.rounds([calm] * 5, [calm, busy, busy, busy, calm])) == 5
+    assert len(stats.rounds([calm, busy], [calm, calm])) == 1
+
+
+def test_cpu_time_is_compared_when_asked_for() -> None:
+    speedup = stats.speedup([shared(*[(1.0, 2.0, 0.0)] * 5)] * 3, [shared(*[FREE] * 5)] * 3, cpu=True)
+    assert speedup is not None
+    assert speedup.median == 2.0
+    assert stats.speedup([run(timing("a", 1.0))] * 3, [run(timing("a", 1.0))] * 3, cpu=True) is None
+
+
+def test_the_control_compares_the_original_with_itself() -> None:
+    steady = [run(timing("a", seconds)) for seconds in (2.0, 1.0, 2.2, 1.1, 2.1, 1.05)]
+    control = stats.repeatability(steady)
+    assert control is not None
+    assert control.median == pytest.approx(2.0)
+    assert control.low > 1.9
+    assert stats.repeatability(steady[:1]) is None
+
+
+def test_quantiles_lie_between_neighbours() -> None:
+    assert [stats.quantile([4.0, 1.0, 3.0, 2.0], share) for share in (0.0, 0.5, 0.9, 1.0)] == [1.0, 2.5, 3.7, 4.0]
+    assert stats.quantile([7.0], 0.99) == 7.0
+
+
+def test_figures_tell_of_spread_cpu_time_and_throughput() -> None:
+    calls = tuple(i / 100 for i in range(1, 102))
+    site = SiteTiming(
+        site="a", kind="inference", calls=9, warmup=(9.0, 1.0), samples=calls, items=8, cpu=calls, waited=(0.0,) * 101
+    )
+    ended = Run(ending=Ending(kind="ok"), timings=(site,), loop_seconds=5.0, ended_by_itself=True)
+    found = stats.figures([ended] * 3, "inference", {"a": 1.0})
+    assert found is not None
+    assert (found.p50, found.p90, found.p99) == pytest.approx((0.51, 0.91, 1.0))
+    assert found.throughput == pytest.approx(8 / 0.51)
+    assert found.cpu_seconds == pytest.approx(0.51)
+    assert (found.first_call_seconds, found.loop_seconds) == (9.0, 5.0)
+    assert stats.figures([ended], "inference", {"elsewhere": 1.0}) is None
+
+
 def test_a_run_with_training_steps_is_measured_by_them() -> None:
     both = run(timing("eval", 0.1), timing("step", 0.3, kind="training"))
     assert stats.task_of(both) == "training"

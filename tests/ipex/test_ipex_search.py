@@ -12,6 +12,7 @@ import pytest
 from neural_coder.runtime import AccelerationWarning, accelerate, explain
 
 PYTHON = os.environ.get("NEURAL_CODER_IPEX", "")
+MEASURED = ("faster", "same", "slower", "undecided")  # the last where the machine is too noisy to tell
 needs_environment = pytest.mark.skipif(not PYTHON, reason="NEURAL_CODER_IPEX names no interpreter: make test-ipex")
 
 INFER = """
@@ -82,7 +83,7 @@ def test_a_variant_runs_in_the_environment_and_is_compared_with_the_users_own(
     (variant,) = result["variants"]
     assert variant["python"] == PYTHON
     assert f"--python ipex={PYTHON}" in variant["reproduce"]
-    assert variant["status"] in ("faster", "same", "slower"), variant["reason"]
+    assert variant["status"] in MEASURED, variant["reason"]
     assert variant["accuracy"]["verified"]
     assert variant["accuracy"]["kept"]
     assert not result["versions"]["torch"].startswith("2.8")

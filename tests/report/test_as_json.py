@@ -16,6 +16,7 @@ from neural_coder.records import (
     Ending,
     Evidence,
     Feature,
+    Figures,
     Interval,
     Model,
     Observation,
@@ -128,12 +129,47 @@ REPORT = Report(
 )
 
 
+FIGURES = Figures(
+    cpu_seconds=0.4,
+    p50=0.25,
+    p90=0.3,
+    p99=0.5,
+    throughput=32.0,
+    first_call_seconds=9.0,
+    loop_seconds=None,
+)
+
+
 def parsed(report: Report) -> dict[str, Any]:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
     data: dict[str, Any] = json.loads(as_json.to_json(report), parse_constant=refuse)
     return data
+
+
+def test_a_variants_figures_and_what_did_nothing_in_it_are_told() -> None:
+    report = replace(REPORT, verdicts=(replace(FASTER, figures=FIGURES, idle="compile: no graph"), FAILED))
+    detailed, failed = parsed(report)["variants"]
+    assert detailed["figures"] == {
+        "cpu_seconds": 0.4,
+        "p50": 0.25,
+        "p90": 0.3,
+        "p99": 0.5,
+        "throughput": 32.0,
+        "first_call_seconds": 9.0,
+        "loop_seconds": None,
+    }
+    assert detailed["idle"] == "compile: no graph"
+    assert (failed["figures"], failed["idle"]) == (None, None)
+
+
+def test_the_original_has_figures_and_is_compared_with_itself() -> None:
+    slow = replace(RUN, timings=(replace(RUN.timings[0], samples=(1.0, 1.0)),))
+    baseline = parsed(replace(REPORT, baseline=(slow, RUN, slow, RUN, slow, RUN)))["baseline"]
+    assert baseline["against_itself"]["median"] == 2.0
+    assert baseline["figures"]["p50"] == 0.75
+    assert parsed(replace(REPORT, baseline=(RUN,)))["baseline"]["against_itself"] is None
 
 
 def test_the_documented_keys_are_there() -> None:

@@ -16,6 +16,7 @@ from neural_coder.records import (
     Ending,
     Evidence,
     Feature,
+    Figures,
     Interval,
     Plan,
     Run,
@@ -89,6 +90,7 @@ def flat(shown: str) -> str:
             "rounds",
             "so far, seen in rounds, not confirmed by fresh runs. --resume goes on with search 7.",
         ),
+        ("interrupted", "confirmed", "the best verified variant so far, confirmed by fresh runs. --resume"),
         ("interrupted", None, "Interrupted: this is what is known so far. --resume"),
         ("budget", "confirmed", "The time budget ended before every variant had its turn"),
     ],
@@ -97,6 +99,23 @@ def test_an_answer_that_is_not_the_last_word_says_so(ended: str, evidence: str |
     data = report(verdict("bf16"), chosen="bf16" if evidence else None)
     assert said in flat(text.result_text({**data, "ended": ended, "evidence": evidence, "search": 7}))
     assert said not in flat(text.result_text(data))
+
+
+def test_the_spread_of_calls_is_told_for_the_chosen_variant() -> None:
+    figures = Figures(
+        cpu_seconds=0.012,
+        p50=0.0067,
+        p90=0.007,
+        p99=0.009,
+        throughput=1194.0,
+        first_call_seconds=1.0,
+        loop_seconds=None,
+    )
+    chosen = replace(verdict("bf16"), figures=figures)
+    shown = flat(text.result_text(report(chosen, chosen="bf16")))
+    assert "90 % of calls within 7.00 ms (was 12.3 ms), 99 % 9.00 ms (was 12.3 ms)" in shown
+    assert "CPU time per call 12.0 ms, 1,194 samples a second." in shown
+    assert "90 % of calls" not in text.result_text(report(verdict("bf16"), chosen="bf16"))
 
 
 def test_every_variant_is_shown_with_its_status_and_reason() -> None:

@@ -1,0 +1,156 @@
+"""The race on a simulated machine, where the truth is known (benchmarks/simulation.py)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from simulation import CRITERION, Machine, Program, SimulatedBench, SimulatedClock, candidate, measure_fully, search
+
+from neural_coder import race as racing
+from neural_coder.race import FEWEST_ROUNDS, MOST_ROUNDS, ROUNDS, Race, without_effect
+from neural_coder.records import Feature, Plan, Run, Witness
+
+TRIALS = 25
+BUSY = {"one thread": {}, "two threads": {"parallel": True}, "never quiet": {"load": (1, 2), "parallel": True}}
+
+
+def programs(**speeds: float) -> dict[str, Program]:
+    return {"": Program(0.02), **{name: Program(0.02 / speed) for name, speed in speeds.items()}}
+
+
+@pytest.mark.parametrize("scene", BUSY)
+def test_an_identical_variant_does_not_win_on_a_busy_machine(scene: str) -> None:
+    found = [search(Machine(random.Random(seed), **BUSY[scene]), programs(same=1.0)) for seed in range(TRIALS)]  # type: ignore[arg-type]
+    assert sum(result.chosen is not None for result in found) <= 0.05 * TRIALS
+
+
+@pytest.mark.parametrize("scene", ["one thread", "two threads"])
+def test_a_variant_that_is_a_tenth_faster_is_found_on_a_busy_machine(scene: str) -> None:
+    found = [search(Machine(random.Random(seed), **BUSY[scene]), programs(faster=1.1)) for seed in range(TRIALS)]  # type: ignore[arg-type]
+    assert sum(result.chosen is not None for result in found) >= 0.85 * TRIALS
+
+
+def test_a_machine_that_never_gets_quiet_is_told_so() -> None:
+    slow = {"": 0.2, "x": 0.2 / 1.1}
+    results = [
+        search(Machine(random.Random(seed), load=(1, 2), parallel=True), {name: Program(slow[name]) for name in slow})
+        for seed in range(9)
+    ]
+    undecided = [found.verdicts[0] for found in results if found.verdicts[0].status == "undecided"]
+    assert len(undecided) > 4
+    assert all(verdict.reason.startswith("Cannot tell") for verdict in undecided)
+    assert any("other programs had the cores" in verdict.reason for verdict in undecided)
+
+
+def test_what_is_not_decided_gets_more_rounds() -> None:
+    noisy = [
+        search(Machine(random.Random(seed), load=(0,), slow_processes=0.0, process_noise=0.06), programs(x=1.12))
+        for seed in range(9)
+    ]
+    rounds = [result.verdicts[0].rounds for result in noisy if result.chosen]
+    assert max(rounds) > ROUNDS
+    assert max(rounds) <= MOST_ROUNDS
+
+
+def test_what_is_clear_is_decided_after_the_fewest_rounds() -> None:
+    found = search(Machine(random.Random(1), load=(0,), slow_processes=0.0), programs(fast=2.0))
+    assert found.chosen is not None
+    assert found.chosen.rounds == FEWEST_ROUNDS
+    assert found.confirmed is not None
+    assert found.confirmed.median == pytest.approx(2.0, rel=0.05)
+
+
+def test_losers_leave_early() -> None:
+    speeds = {"winner": 2.0, "close": 1.97, "second": 1.7, "third": 1.3, "slow": 0.5, "useless": 1.0}
+    given = programs(**speeds)
+    found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
+    assert found.chosen is not None
+    assert given["slow"].runs == given["useless"].runs == given["third"].runs == 1
+    assert 1 < given["second"].runs < 1 + FEWEST_ROUNDS
+    assert given["close"].runs > given["second"].runs
+
+
+def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> None:
+    given = programs(unlucky=1.2)
+    machine = Machine(random.Random(3), load=(0,), slow_processes=0.0, process_noise=0.0)
+    bench = SimulatedBench(machine, given)
+    first, control = bench.baseline(), bench.baseline()
+    (timing,) = control.timings
+    lucky = replace(timing, samples=tuple(seconds / 1.25 for seconds in timing.samples))
+    race = Race(
+        bench=bench,  # type: ignore[arg-type]
+        task="inference",
+        first=first,
+        control=replace(control, timings=(lucky,)),
+        clock=SimulatedClock(budget=600, machine=machine),
+        say=lambda _: None,
+    )
+    assert race.run([candidate("unlucky")]).chosen is not None
+
+
+def test_a_lucky_look_does_not_count_as_a_round() -> None:
+    given = programs(left=1.7, winner=2.0)
+    found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
+    left = next(verdict for verdict in found.verdicts if verdict.plan.features[0].value == "left")
+    assert "before it left the race" in left.reason
+    winner = next(verdict for verdict in found.verdicts if verdict is not left)
+    standing = racing.Standing(candidate=candidate("left"), look=found.baseline[0], verdict=left)
+    assert racing._measured([standing]) == []
+    assert found.chosen is winner
+
+
+def test_disturbed_rounds_are_made_again_until_the_patience_ends() -> None:
+    said: list[str] = []
+    machine = Machine(random.Random(4), load=(2,), parallel=True)
+    bench = SimulatedBench(machine, programs(x=1.5))
+    race = Race(
+        bench=bench,  # type: ignore[arg-type]
+        task="inference",
+        first=bench.baseline(),
+        control=bench.baseline(),
+        clock=SimulatedClock(budget=10_000, machine=machine),
+        say=said.append,
+    )
+    race.run([candidate("x")])
+    assert sum("once more" in line for line in said) == racing.REPEATS
+
+
+def test_the_race_takes_less_than_half_the_time_of_measuring_everything() -> None:
+    chance = random.Random(5)
+    speeds = {f"v{number}": chance.uniform(0.5, 1.8) for number in range(18)}
+    machine, full = Machine(random.Random(6)), Machine(random.Random(6))
+    found = search(machine, programs(**speeds), budget=1e6)
+    best, seconds = measure_fully(full, programs(**speeds), ROUNDS)
+    assert found.chosen is not None
+    chosen = found.chosen.plan.features[0].value or ""
+    assert speeds[chosen] >= 0.97 * speeds[best]
+    assert machine.now < 0.5 * seconds
+
+
+def test_only_features_that_did_nothing_are_named() -> None:
+    plan = Plan(features=(Feature(name="channels_last"), Feature(name="compile")), backend="torch")
+    run = SimulatedBench(Machine(random.Random(0)), programs()).baseline()
+    nothing, both = without_effect(plan, run, run)
+    assert both
+    assert "channels_last" in nothing
+    assert "compile" in nothing
+    seen = replace(run, witness=Witness(graphs_compiled=1))
+    some, both = without_effect(plan, run, seen)
+    assert not both
+    assert some.startswith("channels_last:")
+    assert without_effect(plan, run, _converted(seen)) == ("", False)
+
+
+def _converted(run: Run) -> Run:
+    return replace(run, witness=replace(run.witness, channels_last_outputs=3))
+
+
+def test_the_first_call_of_the_cold_process_is_reported() -> None:
+    found = search(Machine(random.Random(1), load=(0,), slow_processes=0.0), programs(fast=2.0))
+    figures = found.verdicts[0].figures
+    assert figures is not None
+    assert figures.p50 <= figures.p90 <= figures.p99
+    assert figures.first_call_seconds == pytest.approx(0.01, rel=0.3)
+    assert CRITERION.minimum_gain == 1.03
