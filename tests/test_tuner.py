@@ -89,7 +89,9 @@ def test_a_fast_variant_that_loses_too_much_is_tuned_and_joins_the_race(tmp_path
     (found,) = tuner.found
     assert found.of == "inference_mode+int8_static=openvino"
     assert found.best == "inference_mode+int8_static_bf16=openvino:exclude=b"
-    assert found.best in {standing.candidate.plan.id for standing in running.standings if standing.verdict.status in OPEN}
+    assert found.best in {
+        standing.candidate.plan.id for standing in running.standings if standing.verdict.status in OPEN
+    }
     assert Feature(name="int8_static_bf16", value="openvino", settings=(("exclude", ("b",)),)) in next(
         one.plan.features for one in tuner.candidates if one.plan.id == found.best
     )

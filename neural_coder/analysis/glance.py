@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from neural_coder.analysis.footprint import Footprint
-from neural_coder.analysis.names import ClassOutline, Imported, Names, names_of
-from neural_coder.analysis.outline import Piece, pieces_of
+from neural_coder.analysis.names import ClassOutline, Imported, Names
+from neural_coder.analysis.outline import Outline, Piece, pieces_of
 from neural_coder.analysis.project import Project
-from neural_coder.analysis.syntax import Parsed
 from neural_coder.analysis.usage import names_a_model
 from neural_coder.errors import UserError
 
@@ -37,11 +36,12 @@ _MAX_BASES = 20
 class _File:
     """What is known about one file."""
 
-    def __init__(self, path: Path, parsed: Parsed | None):
+    def __init__(self, path: Path, outline: Outline | None):
         self.path = path
-        self.unread = parsed is None
+        self.unread = outline is None
         """It cannot be read or parsed: anything may be in it."""
-        self.names = names_of(parsed) if parsed is not None else Names()
+        self.outline = outline or Outline(Names(), [])
+        self.names = self.outline.names
         self.footprint = Footprint()
         """Of all that was asked about it; what is known about other files is a part of that."""
         self.pieces: list[Piece] | None = None
@@ -72,7 +72,7 @@ class Glance:
         """
         path = path.resolve()
         if path not in self._files:
-            self._files[path] = _File(path, self._project.parsed(path))
+            self._files[path] = _File(path, self._project.outline(path))
         with self._on_behalf(self._files[path]) as file:
             return any(self._may_hold_sites(piece, file) for piece in self._pieces(file))
 
@@ -105,23 +105,36 @@ class Glance:
     def _file(self, path: Path) -> _File:
         """A file; a folder without `__init__.py` counts as an empty one."""
         if path not in self._files:
-            self._files[path] = _File(path, self._parsed(path))
+            self._files[path] = _File(path, self._outline(path))
         return self._files[path]
 
-    def _parsed(self, path: Path) -> Parsed | None:
+    def _outline(self, path: Path) -> Outline | None:
         try:
-            return self._project.parsed(path) if path.suffix == ".py" else self._project.empty(path)
+            return self._project.outline(path) if path.suffix == ".py" else Outline(Names(), [])
         except UserError as error:
             log.debug("%s not looked into: %s", path, error)
             return None
 
     def _pieces(self, file: _File) -> list[Piece]:
         if file.pieces is None:
-            parsed = self._parsed(file.path)
             file.pieces = []
-            if parsed is not None:
-                file.pieces = pieces_of(parsed, file.names, self._catalogue, lambda item: self._is_module(item, file))
+            known = file.outline
+            if known.pieces is None or any(
+                self._is_module(each, file) != is_one for each, is_one in known.modules.items()
+            ):
+                known = file.outline = self._read_pieces(file)
+            file.pieces = known.pieces or []
         return file.pieces
+
+    def _read_pieces(self, file: _File) -> Outline:
+        modules: dict[ClassOutline, bool] = {}
+
+        def is_module(item: ClassOutline) -> bool:
+            modules[item] = self._is_module(item, file)
+            return modules[item]
+
+        pieces = pieces_of(self._project.parsed(file.path), file.names, self._catalogue, is_module)
+        return self._project.keep_outline(file.path, Outline(file.names, pieces, modules))
 
     # --- pieces of code ---------------------------------------------------------------------------------------------
 

@@ -88,6 +88,17 @@ class Piece:
         return self.parameters | self.results
 
 
+@dataclass(slots=True, eq=False)
+class Outline:
+    """What a cheap look keeps of a file. It serves every project in which the file has this text."""
+
+    names: Names
+    pieces: list[Piece] | None = None
+    """None: not asked for yet."""
+    modules: dict[ClassOutline, bool] = field(default_factory=dict)
+    """Which of its classes were modules when the pieces were read; that depends on other files, too."""
+
+
 def pieces_of(
     parsed: Parsed, names: Names, catalogue: Catalogue, is_module: Callable[[ClassOutline], bool]
 ) -> list[Piece]:

@@ -16,6 +16,8 @@ from neural_coder.analysis.catalogue import Catalogue
 from neural_coder.analysis.folders import Folders, Question, any_module, named, one_below
 from neural_coder.analysis.footprint import Footprint, Reading, Remembered, Watch, digest, stamp
 from neural_coder.analysis.infer import Inference
+from neural_coder.analysis.names import names_of
+from neural_coder.analysis.outline import Outline
 from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.analysis.trees import Trees
 from neural_coder.errors import UserError
@@ -58,6 +60,7 @@ class Project:
         self._sources: dict[Path, Source] = {}
         self._resolved: dict[Path, Path] = {}
         self._trees = Trees()
+        self._outlines: dict[Path, Outline] = {}
         self._mentions: dict[Path, bool] = {}
         self._imports: Remembered[tuple[Path, Path | None], tuple[Path, ...]] = Remembered(self.watch)
         self._imported_modules: Remembered[Path, tuple[tuple[str, int], ...]] = Remembered(self.watch)
@@ -90,6 +93,7 @@ class Project:
         other = Project(self.root, {**self._overlay, **changed}, self.python)
         other._sources = {path: source for path, source in self._sources.items() if path not in changed}
         other._trees = self._trees.without(changed)
+        other._outlines = {path: outline for path, outline in self._outlines.items() if path not in changed}
         # The same answers about libraries: what a patch changes must be the only difference.
         other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
         return other
@@ -137,6 +141,23 @@ class Project:
         key = self._resolve(path)
         self.watch.now.files.add(key)
         return self._trees.get(key, lambda: Parsed(self.source(path)))
+
+    def outline(self, path: Path) -> Outline:
+        """What a cheap look keeps of a file; the projects with other texts of other files share it.
+
+        Raises:
+            UserError: The file cannot be read or has a syntax error.
+        """
+        key = self._resolve(path)
+        self.watch.now.files.add(key)
+        if key not in self._outlines:
+            self._outlines[key] = Outline(names_of(self.parsed(path)))
+        return self._outlines[key]
+
+    def keep_outline(self, path: Path, outline: Outline) -> Outline:
+        """Keep one in which there is more."""
+        self._outlines[self._resolve(path)] = outline
+        return outline
 
     def empty(self, path: Path) -> Parsed:
         """An empty file in the place of one that cannot be parsed."""
