@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 from neural_coder import candidate, planner, registry
 from neural_coder.analysis import Project, analyze, analyze_script
 from neural_coder.patching import Patch
+from neural_coder.source import Source
 
 SCRIPT = "import torch\n\nmodel = torch.nn.Linear(3, 8)\nout = model(torch.zeros(1, 3))\n"
 
@@ -46,3 +49,16 @@ def test_a_script_in_our_own_repo_is_patched_though_the_patch_imports_the_repo(t
     outcome = candidate.build(plan, project, analyze_script(path, project))
     assert isinstance(outcome, candidate.Candidate), outcome
     assert list(outcome.patched) == [path]
+
+
+def test_a_patched_text_is_forgotten_once_it_was_analysed(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    project = Project(tmp_path)
+    analyze(path, project)
+    patched = project.with_overlay({path: Source.from_text(f"{SCRIPT}\n", path)})
+    analyze(path, patched)
+    gone = weakref.ref(patched)
+    del patched
+    gc.collect()
+    assert gone() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,6 @@ from neural_coder.parsing import deep_recursion
 from neural_coder.records import Analysis
 
 __all__ = ["Project", "analyze", "analyze_script"]
-
-_glances: weakref.WeakKeyDictionary[Project, Glance] = weakref.WeakKeyDictionary()
 
 
 def analyze(path: Path, project: Project) -> Analysis:
@@ -79,7 +76,9 @@ def _no_collections() -> Iterator[None]:
 
 def _glance(project: Project) -> Glance:
     """One for all analyses of a project: what it learns about one file serves the others."""
-    return _glances.setdefault(project, Glance(project))
+    if project.glance is None:
+        project.glance = Glance(project)
+    return project.glance
 
 
 def _analyze(script: Path, files: tuple[Path, ...], project: Project) -> tuple[Analysis, ...]:

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neural_coder import config
 from neural_coder.analysis import catalogue
@@ -22,6 +23,9 @@ from neural_coder.analysis.syntax import Parsed, statements
 from neural_coder.analysis.trees import Trees
 from neural_coder.errors import UserError
 from neural_coder.source import Source, read_bytes
+
+if TYPE_CHECKING:
+    from neural_coder.analysis.glance import Glance
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,8 @@ class Project:
         """Notes what is looked at."""
         self.readings: dict[Path, Reading] = {}
         """What the files held that were read."""
+        self.glance: Glance | None = None
+        """The cheap look at these files; kept here, so that both go together."""
         self._folders = Folders(self._overlay)
         self._sources: dict[Path, Source] = {}
         self._resolved: dict[Path, Path] = {}
