@@ -100,6 +100,9 @@ class Project:
         other._sources = {path: source for path, source in self._sources.items() if path not in changed}
         other._trees = self._trees.without(changed)
         other._outlines = {path: outline for path, outline in self._outlines.items() if path not in changed}
+        if changed.keys() <= self._sources.keys():
+            # No file is there that was not there before, so folders and names of modules mean the same.
+            other._folders, other._found, other._resolved = self._folders, self._found, self._resolved
         # The same answers about libraries: what a patch changes must be the only difference.
         other.__dict__.update(catalogue=self.catalogue, inference=self.inference)
         return other
