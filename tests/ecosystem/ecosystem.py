@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -37,8 +38,6 @@ BATCH = 6
 """Files that are looked at together, so that ruff and git start once for all of them."""
 FILE_LIMIT = 60.0
 """Seconds for one file; a batch may take that for each of its files."""
-RENEWED = 200
-"""Files after which a process forgets what it parsed."""
 SHOWN = 40
 WIDTHS = (7, 9, 9, 9, 9, 9, 8, 8)
 
@@ -176,8 +175,8 @@ def _work(tasks: Sequence[Task], store: Store, options: argparse.Namespace) -> N
     print(file=sys.stderr)
 
 
-_projects: dict[str, tuple[Project, int]] = {}
-"""What a working process has parsed, and how many files it looked at with it."""
+_projects: dict[str, Project] = {}
+"""What a working process has parsed."""
 
 
 def look(item: list[list[Any]]) -> list[dict[str, Any]]:
@@ -187,12 +186,16 @@ def look(item: list[list[Any]]) -> list[dict[str, Any]]:
         item: Path and project folder of each file; at the end the number of guesses, and whether imports are left out.
     """
     *places, (guesses, alone) = item
+    gc.disable()
     findings: list[Finding] = []
     pairs: list[bulk.Pair] = []
     owners: dict[str, tuple[int, str]] = {}
     for number, (name, root) in enumerate(places):
         finding, patched = _examined(Path(name), _project(root, alone=alone), guesses)
         findings.append(finding)
+        # What the file left behind goes; what it shares with the next is not walked through again and again.
+        gc.collect(0)
+        gc.freeze()
         for each in patched:
             before, after = each.patch.before, each.patch.after
             pair = bulk.Pair(f"{len(pairs)}.py", before.encode(), after.encode(), before.text, after.text)
@@ -203,11 +206,9 @@ def look(item: list[list[Any]]) -> list[dict[str, Any]]:
 
 
 def _project(root: str, *, alone: bool) -> Project:
-    project, used = _projects.get(root, (None, RENEWED))
-    if project is None or used >= RENEWED:
-        project, used = (Alone if alone else Project)(Path(root)), 0
-    _projects[root] = (project, used + 1)
-    return project
+    if root not in _projects:
+        _projects[root] = (Alone if alone else Project)(Path(root))
+    return _projects[root]
 
 
 def _examined(path: Path, project: Project, guesses: int) -> tuple[Finding, list[Any]]:
