@@ -25,8 +25,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy neural_coder
 
+# Whole optimizations measure, so they run one after the other, and by themselves.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -m slow
 
 # Intel's extension needs another PyTorch, so its tests run in an environment of its own; that takes up to 7 GB.
 # It replaces PyTorch's own layer_norm in the whole process, with one that takes no empty batch and warns in backward.
