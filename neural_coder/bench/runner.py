@@ -25,7 +25,7 @@ from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job, Meeting
 from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
 from neural_coder.bench.shadow import Shadow, remove_leftovers
-from neural_coder.records import Ending, Operator, Run
+from neural_coder.records import Ending, Metric, MetricValue, Operator, Run
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,11 @@ class _Child:
                 "seed": job.seed,
                 "timeout": job.timeout,
                 "to_the_end": job.to_the_end,
+                "functions": [
+                    {"name": metric.name, "file": str(_present(shadow, metric.file)), "function": metric.function}
+                    for metric in job.metrics
+                    if metric.file and job.to_the_end
+                ],
                 "capture_to": str(job.capture_to) if job.capture_to else None,
                 "compare_with": str(job.compare_with) if job.compare_with else None,
                 "sampling": asdict(job.sampling),
@@ -228,7 +233,7 @@ class _Child:
             losses=tuple(result["losses"]),
             comparison=comparison_from(result["comparison"]),
             witness=witness_from(result["witness"]),
-            metric=self._metric(),
+            metrics=self._metrics(result["metrics"]),
             ended_by_itself=result["ended"] == "end",
             wall_seconds=seconds,
             loop_seconds=result["loop_seconds"],
@@ -271,11 +276,30 @@ class _Child:
             return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)
         return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
 
-    def _metric(self) -> float | None:
-        if not self._job.pattern:
-            return None
-        text = (self._folder / "stdout").read_text(encoding="utf-8", errors="replace")
-        return last_number(self._job.pattern, text)
+    def _metrics(self, answers: Sequence[dict[str, Any]]) -> tuple[MetricValue, ...]:
+        """The user's metrics: of functions what they answered, of patterns what the script printed."""
+        by_name = {answer["name"]: MetricValue(**{**answer, "samples": tuple(answer["samples"])}) for answer in answers}
+        text = ""
+        if any(metric.pattern for metric in self._job.metrics):
+            text = (self._folder / "stdout").read_text(encoding="utf-8", errors="replace")
+        return tuple(
+            printed(metric, text)
+            if metric.pattern
+            else by_name.get(metric.name, MetricValue(name=metric.name, value=None, problem="it was not asked for"))
+            for metric in self._job.metrics
+        )
+
+
+def printed(metric: Metric, text: str) -> MetricValue:
+    """The value that a metric's pattern finds.
+
+    Args:
+        metric: One with a pattern.
+        text: What the script printed.
+    """
+    value = last_number(metric.pattern, text)
+    problem = f"its pattern {metric.pattern!r} matches nothing in the output" if value is None else ""
+    return MetricValue(name=metric.name, value=value, problem=problem)
 
 
 def last_number(pattern: str, text: str) -> float | None:
@@ -317,6 +341,12 @@ def _ending_without_result(job: Job, code: int, killed: str, reached: bool, tail
     else:
         message = f"The process vanished with exit status {code} and left no result."
     return Ending(kind="no_result", code=code, message=message, stderr_tail=tail)
+
+
+def _present(shadow: Shadow, path: Path) -> Path:
+    """A file's place in the mirror, if it is there (what git keeps, say, is not)."""
+    mirrored = shadow.path_of(path)
+    return mirrored if mirrored.is_file() else path
 
 
 def _writable_folders(root: Path) -> list[Path]:
