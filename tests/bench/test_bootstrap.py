@@ -21,7 +21,8 @@ def test_of_normal_samples_it_is_the_textbooks_interval() -> None:
 
 
 def test_equal_samples_give_equal_intervals() -> None:
-    values = tuple(random.Random(2).random() for _ in range(30))
+    draw = random.Random(2)
+    values = tuple(draw.random() for _ in range(30))
     bootstrap.of_mean.cache_clear()
     first = bootstrap.of_mean(values)
     bootstrap.of_mean.cache_clear()
