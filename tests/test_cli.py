@@ -286,6 +286,18 @@ def test_bad_input_gets_one_clear_sentence_and_exit_code_two(script, neural_code
     assert script.read_text() == MODEL
 
 
+def test_the_projects_metrics_hold_for_searches_alone_and_unless_others_are_given(script, neural_coder):
+    table = "[tool.neural_coder]\nmetric = ['a=a (.)', 'b:lower=checks/none.py:b']\n"
+    (script.parent / "pyproject.toml").write_text(table)
+    result = neural_coder("optimize", script)
+    assert result.exit_code == 2
+    assert f"{script.parent.resolve()}/checks/none.py: no such file" in result.stderr
+    assert "cannot be read: other.py" in neural_coder("optimize", script, "--metric", "a=other.py:a").stderr.replace(
+        f"{Path.cwd()}/", ""
+    )
+    assert neural_coder("analyze", script).exit_code == 0
+
+
 def test_a_syntax_error_is_shown_with_its_line_and_a_caret(script, neural_coder):
     broken = script.parent / "broken.py"
     broken.write_text("import torch\ndef f(:\n    pass\n")
