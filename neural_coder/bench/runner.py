@@ -9,12 +9,11 @@ import contextlib
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,9 +22,16 @@ import neural_coder
 from neural_coder.bench.limits import Limits
 from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job, Meeting
-from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
+from neural_coder.bench.reading import (
+    comparison_from,
+    metrics_from,
+    observation_from,
+    tail_of,
+    timing_from,
+    witness_from,
+)
 from neural_coder.bench.shadow import Shadow, remove_leftovers
-from neural_coder.records import Ending, Metric, MetricValue, Operator, Run
+from neural_coder.records import Ending, MetricValue, Operator, Run
 
 log = logging.getLogger(__name__)
 
@@ -276,48 +282,11 @@ class _Child:
             return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)
         return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
 
-    def _metrics(self, answers: Sequence[dict[str, Any]]) -> tuple[MetricValue, ...]:
-        """The user's metrics: of functions what they answered, of patterns what the script printed."""
-        by_name = {answer["name"]: MetricValue(**{**answer, "samples": tuple(answer["samples"])}) for answer in answers}
-        text = ""
-        if any(metric.pattern for metric in self._job.metrics):
-            text = (self._folder / "stdout").read_text(encoding="utf-8", errors="replace")
-        return tuple(
-            printed(metric, text)
-            if metric.pattern
-            else by_name.get(metric.name, MetricValue(name=metric.name, value=None, problem="it was not asked for"))
-            for metric in self._job.metrics
-        )
-
-
-def printed(metric: Metric, text: str) -> MetricValue:
-    """The value that a metric's pattern finds.
-
-    Args:
-        metric: One with a pattern.
-        text: What the script printed.
-    """
-    value = last_number(metric.pattern, text)
-    problem = f"its pattern {metric.pattern!r} matches nothing in the output" if value is None else ""
-    return MetricValue(name=metric.name, value=value, problem=problem)
-
-
-def last_number(pattern: str, text: str) -> float | None:
-    """The number in the first group of a pattern's last match; None without a match or when it is no number.
-
-    Args:
-        pattern: A regular expression.
-        text: What the script printed.
-    """
-    found = None
-    for found in re.finditer(pattern, text):  # noqa: B007 - the last match counts
-        pass
-    if found is None or not found.groups() or found[1] is None:
-        return None
-    try:
-        return float(found[1])
-    except ValueError:
-        return None
+    def _metrics(self, answers: Sequence[Mapping[str, Any]]) -> tuple[MetricValue, ...]:
+        metrics = self._job.metrics
+        has_patterns = any(metric.pattern for metric in metrics)
+        stdout = self._folder / "stdout"
+        return metrics_from(metrics, answers, stdout.read_text("utf-8", "replace") if has_patterns else "")
 
 
 def _why_no_samples(result: dict[str, Any], note: str) -> str:
