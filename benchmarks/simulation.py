@@ -18,9 +18,9 @@ from neural_coder.bench.protocol import Sampling
 from neural_coder.bench.reading import timing_from
 from neural_coder.candidate import Candidate
 from neural_coder.race import CONFIRMATIONS, QUICK, Clock, Race, Result
-from neural_coder.records import Criterion, Ending, Feature, Plan, Run
+from neural_coder.records import Criterion, Ending, Feature, Metric, MetricValue, Plan, Run
 
-CRITERION = Criterion(metric="answer", pattern="answer: (.*)")
+CRITERION = Criterion(metrics=(Metric(name="answer", pattern="answer: (.*)"),))
 TRACELESS = "cuda_to_cpu"
 """A feature that shows in no witness: its value names the simulated variant."""
 
@@ -136,7 +136,7 @@ class SimulatedBench:
         return Run(
             ending=Ending(kind="ok"),
             timings=(timing_from(site.as_json()),),
-            metric=1.0,
+            metrics=(MetricValue(name="answer", value=1.0),),
             wall_seconds=machine.now - began,
             loop_seconds=machine.now - began,
             disturbed=share if share > 0.01 else 0.0,

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulation import Machine, Program, candidate, measure_fully, name_of, search
+from simulation import CRITERION, Machine, Program, candidate, measure_fully, name_of, search
 
 from neural_coder import candidate as candidates
 from neural_coder.analysis import Project, analyze_script
@@ -228,10 +228,9 @@ def in_processes(text: str, gain: float, folder: Path) -> Outcome:
         probes=probes,
         timeout=120.0,
         sampling=Sampling(min_seconds=0.3, max_seconds=6.0),
-        pattern="answer: (.*)",
+        metrics=CRITERION.metrics,
     )
-    criterion = Criterion(metric="answer", pattern=job.pattern)
-    return _race(job, criterion, "inference", [variant], budget=120.0)
+    return _race(job, CRITERION, "inference", [variant], budget=120.0)
 
 
 def against_itself(script: Path, budget: float) -> Outcome:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import platformdirs
 
-from neural_coder import config, diff, engine, interpreters, registry, repo, vendoring
+from neural_coder import config, criteria, diff, engine, interpreters, registry, repo, vendoring
 from neural_coder.configurations import Wanted
 from neural_coder.engine import Request
 from neural_coder.errors import UserError
 from neural_coder.patching import Patch
 from neural_coder.race import Say
-from neural_coder.records import Criterion, Feature
+from neural_coder.records import Feature
 from neural_coder.report import as_json, text
 from neural_coder.source import write_bytes_atomically
 from neural_coder.tuning.outcome import DEFAULT_STRATEGY, DEFAULT_TRIALS, Wish
@@ -33,7 +33,7 @@ def enable(
     features: Features = "auto",
     *,
     args: Sequence[str] = (),
-    metric: str | None = None,
+    metric: str | Sequence[str] = (),
     lower_is_better: bool | None = None,
     accuracy: str | float | None = None,
     budget: str | float | None = None,
@@ -62,10 +62,14 @@ def enable(
         features: `"auto"` searches; otherwise a list of features (or a comma-separated string), such as
             `["bf16", "channels_last"]`, that are tried together.
         args: Arguments of the script.
-        metric: The script's own metric as `NAME=REGEX`: a pattern over its output whose first group is the value (the
-            last match counts). None: the agreement of outputs, or of the loss curve for a script that trains.
-        lower_is_better: The metric is an error, not a score. Default: False.
-        accuracy: Largest relative loss that is allowed: `0.01` or `"1%"` (the default).
+        metric: A metric of your own, or several, all of which must be kept: `NAME=REGEX`, a pattern over the script's
+            output whose first group is the value (the last match counts), or `NAME=FILE.py:FUNCTION`, a function that
+            gets the script's global names once it has ended, and gives a number, or one for each sample. Behind the
+            name may stand `:lower` or `:higher` and an allowed loss of its own: `loss:lower:2%=loss ([0-9.]+)`. None:
+            the agreement of outputs, or of the loss curve for a script that trains.
+        lower_is_better: Metrics are errors, not scores. Default: False.
+        accuracy: Largest loss that is allowed, relative: `0.01` or `"1%"` (the default), or in the unit of your metric:
+            `"0.5abs"`.
         budget: Time for the whole search: seconds, or `"10m"` (the default).
         timeout: Limit for one run of the script: seconds, or `"5m"` (the default).
         cwd: Working directory of the script. None: the current one.
@@ -142,7 +146,7 @@ def optimize(
     say: Say,
     features: Features | None = None,
     accuracy: str | float | None = None,
-    metric: str | None = None,
+    metric: str | Sequence[str] = (),
     lower_is_better: bool | None = None,
     budget: str | float | None = None,
     timeout: str | float | None = None,
@@ -185,7 +189,7 @@ def optimize(
         seed: See `enable`.
     """
     settings = config.load(script.resolve().parent)
-    name, pattern = config.parse_metric(metric) if metric else (settings.metric_name, settings.metric_pattern)
+    metrics = [metric] if isinstance(metric, str) else metric
     wanted = _features(features if features is not None else settings.features)
     request = replace(
         _request(script, args, settings, budget=budget, timeout=timeout, cwd=cwd, python=python),
@@ -206,11 +210,10 @@ def optimize(
             ),
         ),
         tuning=_wish(strategy, max_trials, seed, searching=wanted is None),
-        criterion=Criterion(
-            relative_loss=config.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
-            metric=name,
-            pattern=pattern,
+        criterion=criteria.criterion(
+            [criteria.parse_metric(text, Path.cwd()) for text in metrics] or settings.metrics,
             lower_is_better=lower_is_better if lower_is_better is not None else settings.lower_is_better,
+            allowed=criteria.parse_accuracy(accuracy) if accuracy is not None else settings.accuracy,
         ),
     )
     done = engine.optimize(request, say)

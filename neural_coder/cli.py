@@ -61,14 +61,20 @@ _vendor = click.option(
     metavar="LIST",
     help="`auto` (default) to search, or a comma-separated list: bf16,channels_last.",
 )
-@click.option("--accuracy", default=None, metavar="LOSS", help="Largest relative loss allowed: 1% (default) or 0.01.")
+@click.option(
+    "--accuracy",
+    default=None,
+    metavar="LOSS",
+    help="Largest loss allowed: 1% (default) or 0.01; 0.5abs in your metric's own unit.",
+)
 @click.option(
     "--metric",
-    default=None,
-    metavar="NAME=REGEX",
-    help="Your metric: a pattern over the script's output whose first group is the value.",
+    multiple=True,
+    metavar="NAME[:lower|higher][:LOSS]=REGEX|FILE.py:FUNCTION",
+    help="Your metric: a pattern over the script's output whose first group is the value, or a function of its global "
+    "names. May be given several times: all must be kept.",
 )
-@click.option("--lower-is-better", is_flag=True, default=None, help="The metric is an error, not a score.")
+@click.option("--lower-is-better", is_flag=True, default=None, help="Metrics are errors, not scores.")
 @click.option("--budget", default=None, metavar="TIME", help="Time for the whole search: 10m (default), 90s, 1h.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the winning diff there."

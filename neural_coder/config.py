@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neural_coder.configurations import MODES, Wanted
+from neural_coder.criteria import AllowedLoss, GivenMetric, parse_accuracy, parse_metric
 from neural_coder.errors import UserError
 from neural_coder.records import Mode
 
@@ -38,11 +39,10 @@ class Config:
 
     features: Literal["auto"] | tuple[str, ...] = "auto"
     """Features to try together, as on the command line; `auto` searches."""
-    accuracy: float = 0.01
-    """Largest relative loss that is allowed."""
-    metric_name: str = ""
-    metric_pattern: str = ""
-    """The user's metric, from `metric = "NAME=REGEX"`; both are empty without one."""
+    accuracy: AllowedLoss = field(default_factory=AllowedLoss)
+    """Largest loss that is allowed."""
+    metrics: tuple[GivenMetric, ...] = ()
+    """The user's metrics, from `metric = "NAME=REGEX"` or a list of these."""
     lower_is_better: bool = False
     budget: float = 600.0
     """Seconds for the whole search."""
@@ -171,56 +171,6 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def parse_accuracy(text: str | float) -> float:
-    """Read a relative loss such as `1%` or `0.01`.
-
-    Returns:
-        The loss as a fraction: 0.01 for one per cent.
-
-    Raises:
-        UserError: It is no such number, negative, or 100 % and more (`1` would be that; `1%` is probably meant).
-    """
-    wrong = UserError(f"{text!r} is not a relative loss; write 1% or 0.01 (at least 0, less than 100%).")
-    if isinstance(text, bool):
-        raise wrong
-    number, scale = (text.strip()[:-1], 0.01) if isinstance(text, str) and text.strip().endswith("%") else (text, 1.0)
-    try:
-        value = round(float(number) * scale, 12)
-    except ValueError:
-        raise wrong from None
-    if not 0 <= value < 1:
-        raise wrong
-    return value
-
-
-def parse_metric(text: str) -> tuple[str, str]:
-    """Read a metric such as `acc=accuracy: ([0-9.]+)`.
-
-    Returns:
-        Its name, and the regular expression whose first group is the value.
-
-    Raises:
-        UserError: The name or the group is missing, or the pattern is no regular expression.
-    """
-    name, equals, pattern = text.partition("=")
-    name = name.strip()
-    if not equals or not re.fullmatch(r"[\w.@/ -]+", name) or not pattern.strip():
-        raise UserError(f"{text!r} is not a metric; write NAME=REGEX, for example 'acc=accuracy: ([0-9.]+)'.")
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UserError(
-            f"The metric's pattern {pattern!r} is no regular expression: {error}. "
-            "Characters such as ( [ . + * stand for themselves behind a backslash."
-        ) from None
-    if compiled.groups < 1:
-        raise UserError(
-            f"The metric's pattern {pattern!r} does not say which part is the number; "
-            f"put that into parentheses: '{name}={pattern.rstrip()} ([0-9.]+)'."
-        )
-    return name, pattern
-
-
 def parse_mode(text: str) -> Mode:
     """Read a mode of run configurations.
 
@@ -319,11 +269,9 @@ def _accuracy(value: object, _: Path) -> dict[str, object]:
     return {"accuracy": parse_accuracy(_text_or_number(value))}
 
 
-def _metric(value: object, _: Path) -> dict[str, object]:
-    if not isinstance(value, str):
-        raise UserError(f"{value!r} is not a text; write NAME=REGEX between single quotes.")
-    name, pattern = parse_metric(value)
-    return {"metric_name": name, "metric_pattern": pattern}
+def _metric(value: object, folder: Path) -> dict[str, object]:
+    texts = [value] if isinstance(value, str) else _strings(value, "a text; write NAME=REGEX between single quotes")
+    return {"metrics": tuple(parse_metric(text, folder) for text in texts)}
 
 
 def _lower_is_better(value: object, _: Path) -> dict[str, object]:

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neural_coder import candidate, config, identity, interpreters, journal, observed, planner, registry, sweep
+from neural_coder import (
+    candidate,
+    config,
+    criteria,
+    identity,
+    interpreters,
+    journal,
+    observed,
+    planner,
+    registry,
+    sweep,
+)
 from neural_coder.analysis import Project, analyze_script
 from neural_coder.bench import kernels, machine, runner, stats
 from neural_coder.bench.protocol import Job
@@ -192,7 +203,7 @@ def observe(request: Request, say: Say) -> tuple[Merged, Path]:
         replace(
             _job(request, project, analyses),
             probes=observed.probes_to_see(analyses, project.root),
-            pattern="",
+            metrics=(),
             observe=True,
             to_the_end=True,
             stop_after=min(request.budget, SHARE_OF_TIMEOUT * request.timeout),
@@ -262,7 +273,7 @@ def _job(request: Request, project: Project, analyses: Sequence[Analysis]) -> Jo
         probes=candidate.probes(analyses, project.root),
         marks=observed.marks(analyses, project.root),
         timeout=request.timeout,
-        pattern=request.criterion.pattern,
+        metrics=request.criterion.metrics,
     )
 
 
@@ -305,10 +316,9 @@ def _ground(
         raise NothingMeasured(
             f"{request.script} ran, but no model call that could be timed was reached{_observed(first)}."
         )
-    if request.criterion.pattern and first.metric is None:
-        raise UserError(
-            f"The metric's pattern {request.criterion.pattern!r} matches nothing in what {request.script} prints."
-        )
+    for metric, found in zip(request.criterion.metrics, first.metrics, strict=True):
+        if found.value is None:
+            raise UserError(f"{request.script} gives no value for the metric {metric.name}: {found.problem}.")
     say("running the original again, to see how far it differs from itself")
     control = bench.control()
     if not control.ok:
@@ -413,9 +423,8 @@ def _finalists(request: Request, found: Result, candidates: Sequence[Candidate])
 
 def _reproduce(request: Request, plan: Plan) -> str:
     command = ["neural-coder", "optimize", str(request.script), "--features", ",".join(map(str, plan.features))]
-    if request.criterion.metric:
-        command += ["--metric", f"{request.criterion.metric}={request.criterion.pattern}"]
-        command += ["--lower-is-better"] if request.criterion.lower_is_better else []
+    for metric in request.criterion.metrics:
+        command += ["--metric", criteria.as_option(metric)]
     command += ["--accuracy", f"{request.criterion.relative_loss:g}"]
     command += ["--python", str(request.python)] if request.python != config.default_python() else []
     named = request.pythons.get(plan.backend)

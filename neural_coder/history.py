@@ -184,7 +184,8 @@ def _has_changed(trial: Trial, job: Job) -> str:
     finally:
         store.close()
     project = Project.find(job.script, job.python)
-    same = search and search.known_by.get(identity.FILES) == identity.files(project, job.script, job.args, job.cwd)
+    files = identity.files(project, job.script, job.args, job.cwd, job.metrics)
+    same = search and search.known_by.get(identity.FILES) == files
     return "" if same else f"{job.script} or a file that it uses is no longer what it was in trial {trial.id}."
 
 
@@ -224,6 +225,7 @@ def _figures(run: Run) -> dict[str, Any]:
         "relative_error": None if compared is None else compared.relative_error,
         "top1_agreement": None if compared is None else compared.top1_agreement,
         "metric": run.metric,
+        "metrics": {metric.name: metric.value for metric in run.metrics},
         "peak_memory_bytes": run.peak_memory_bytes,
         "disturbed": run.disturbed,
         "wall_seconds": run.wall_seconds,

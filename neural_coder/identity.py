@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from neural_coder import __version__, cache, codec, registry
 from neural_coder.analysis import Project
+from neural_coder.records import Metric
 
 if TYPE_CHECKING:
     from neural_coder.engine import Request
@@ -40,8 +41,9 @@ def columns(request: Request, machine: Mapping[str, object]) -> dict[str, object
 def known_by(request: Request, project: Project, machine: Mapping[str, object], installed: Installed) -> dict[str, str]:
     """Say what makes a search the same as another one.
 
-    The files that matter are the script, those of the project that it imports, and those that its arguments name. Data
-    that it finds by itself is not among them: whether the inputs are the same is checked on each run's captured calls.
+    The files that matter are the script, those of the project that it imports, those that its arguments name, and those
+    of metric functions. Data that it finds by itself is not among them: whether the inputs are the same is checked on
+    each run's captured calls.
 
     Args:
         request: The script, and all options.
@@ -61,12 +63,14 @@ def known_by(request: Request, project: Project, machine: Mapping[str, object], 
     }
     parts["neural coder"] = [cache.signature(), _contents(_own_features())]
     digests = {name: _digest_of(part) for name, part in parts.items()}
-    return {**digests, FILES: files(project, request.script, request.args, request.cwd)}
+    return {**digests, FILES: files(project, request.script, request.args, request.cwd, request.criterion.metrics)}
 
 
-def files(project: Project, script: Path, args: Sequence[str], cwd: Path) -> str:
-    """A digest of the files that matter: the script, those that it imports, and those that its arguments name."""
-    return _digest_of(_contents([*project.files_of(script), *_named(args, cwd)]))
+def files(project: Project, script: Path, args: Sequence[str], cwd: Path, metrics: Sequence[Metric]) -> str:
+    """A digest of the files that matter: see `known_by`."""
+    asked = [metric.file for metric in metrics if metric.file]
+    imported = [path for file in asked if file.is_file() for path in project.files_of(file)]
+    return _digest_of(_contents([*project.files_of(script), *_named(args, cwd), *asked, *imported]))
 
 
 def _named(args: Sequence[str], cwd: Path) -> list[Path]:

@@ -138,7 +138,7 @@ class Bench:
 
     @property
     def _whole(self) -> bool:
-        return bool(self.criterion.pattern)
+        return bool(self.criterion.metrics)
 
     def _variant(self, candidate: Candidate, purpose: str) -> Job:
         job = self._job(candidate.plan.id, purpose)
@@ -420,8 +420,8 @@ class Race:
         self, plan: Plan, baseline: Sequence[Run], runs: Sequence[Run], *, final: bool, look: Run | None = None
     ) -> Verdict:
         checked = [run for run in (*([look] if look else []), *runs) if run.ok]
-        # Rounds stop early, and the user's metric is printed at the end: only the first look knows it.
-        answered = checked[:1] if self.bench.criterion.pattern else checked
+        # Rounds stop early, and the user's metrics are known at the end: only the first look has them.
+        answered = checked[:1] if self.bench.criterion.metrics else checked
         worst = max((self._accuracy(plan, run) for run in answered), key=_badness, default=None)
         idle, nothing = without_effect(plan, self.first, checked[0]) if checked else ("", False)
         found = verdict.judge(

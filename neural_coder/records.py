@@ -410,6 +410,8 @@ class Comparison:
     """Share of equal entries among integer and text outputs (tokens, labels); None without such outputs."""
     not_finite: int
     """Calls with NaN or infinity where the baseline had none."""
+    entries: int = 0
+    """Integer and text outputs that `exact_agreement` is the share of."""
     degenerate: str = ""
     """Why the outputs prove nothing, in words (constant, no outputs, NaN in the baseline, ...); empty when they do."""
     structure: str = ""
@@ -539,6 +541,40 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A figure of the user's own that tells how good a script's answers are."""
+
+    name: str
+    pattern: str = ""
+    """Regular expression over the script's output whose first group is the value; the last match counts."""
+    file: Path | None = None
+    """Where there is no pattern: the Python file that holds `function`."""
+    function: str = ""
+    """Called with the script's global names once it has ended; gives a number, or one for each sample."""
+    lower_is_better: bool = False
+    allowed: float = 0.01
+    """Largest loss against the original, as a share of its value: 0.01 is one per cent."""
+    absolute: bool = False
+    """`allowed` is in the metric's own unit instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricValue:
+    """What one run gave for a metric."""
+
+    name: str
+    value: float | None
+    """None: there is none, and `problem` says why."""
+    samples: tuple[float, ...] = ()
+    """One for each sample of data, where a function tells; neighbours are averaged where there are very many."""
+    count: int = 0
+    """How many samples of data there were."""
+    calls_model: bool = False
+    """The function called a model itself, instead of looking at what the script has computed."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One child process: raw figures, and how it ended. Never changed, never averaged in place."""
 
@@ -548,8 +584,8 @@ class Run:
     """Loss at each backward of the first steps."""
     comparison: Comparison | None = None
     witness: Witness = field(default_factory=Witness)
-    metric: float | None = None
-    """The user's metric, read from the script's output."""
+    metrics: tuple[MetricValue, ...] = ()
+    """The user's metrics, in their order."""
     ended_by_itself: bool = False
     """The script ran to its end (False: stopped after enough samples)."""
     wall_seconds: float = 0.0
@@ -577,6 +613,11 @@ class Run:
     def ok(self) -> bool:
         """Whether the run gave figures."""
         return self.ending.kind == "ok"
+
+    @property
+    def metric(self) -> float | None:
+        """The value of the user's first metric."""
+        return self.metrics[0].value if self.metrics else None
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -625,12 +666,19 @@ class Accuracy:
     kept: bool
     """The criterion holds."""
     loss: float | None
-    """Relative loss against the baseline: 0.01 is one per cent; None without evidence."""
+    """Loss against the baseline: as a share of its value (0.01 is one per cent), or `absolute`; None: no evidence."""
     allowed: float
+    absolute: bool = False
+    """`loss` and `allowed` are in the metric's own unit."""
+    loss_low: float | None = None
+    loss_high: float | None = None
+    """95 % interval of the loss (an improvement is negative); None where no samples tell."""
     relative_error: float | None = None
     baseline_value: float | None = None
     value: float | None = None
     reason: str = ""
+    metrics: tuple[Accuracy, ...] = ()
+    """The same for each of the user's metrics; the fields above are those of the one that decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -661,12 +709,10 @@ class Criterion:
     """What a variant must fulfil to be recommended."""
 
     relative_loss: float = 0.01
-    """Largest loss of accuracy against the baseline, relative: 0.01 is one per cent."""
-    metric: str = ""
-    """Name of the user's metric; empty: agreement of outputs (inference) or of the loss curve (training)."""
-    pattern: str = ""
-    """Regular expression over the script's output whose first group is the metric; the last match counts."""
-    lower_is_better: bool = False
+    """Largest loss against the baseline where there are no metrics, relative: 0.01 is one per cent."""
+    metrics: tuple[Metric, ...] = ()
+    """The user's own, all of which must be kept; none: agreement of outputs (inference) or of the loss curve
+    (training)."""
     minimum_gain: float = 1.03
     """The whole interval of the speed-up must lie beyond this (and below its inverse to count as slower)."""
 

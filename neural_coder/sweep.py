@@ -167,11 +167,11 @@ class Sweeper:
         Args:
             entry: Which configuration.
             job: What each of them does.
-            fresh: The answers are new: the user's metric is looked at again.
+            fresh: The answers are new: the user's metrics are looked at again.
         """
         if job.items is None:
             job = replace(
-                job, compare_with=self.bench.captured, to_the_end=fresh and bool(self.bench.criterion.pattern)
+                job, compare_with=self.bench.captured, to_the_end=fresh and bool(self.bench.criterion.metrics)
             )
         places = configurations.placements(entry.configuration, physical_cores())
         threads = entry.configuration.threads
@@ -210,10 +210,10 @@ class Sweeper:
     def _wrong(self, entry: Entry, way: Way | None, runs: Sequence[Run]) -> Accuracy | None:
         """What is known of the answers where they were not kept, item by item."""
         criterion = self.bench.criterion
-        if criterion.pattern and (way is None or entry.rounds):
-            return None  # The metric of this very program is known already, and rounds stop before it is printed.
+        if criterion.metrics and (way is None or entry.rounds):
+            return None  # The metrics of this very program are known already, and rounds stop before they can be.
         if way is not None and way.kind == "inputs":
-            criterion = replace(criterion, metric="", pattern="")
+            criterion = replace(criterion, metrics=())
         for run in runs:
             found = accuracy.check(
                 self.task,

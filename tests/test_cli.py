@@ -263,6 +263,11 @@ def test_doctor_reports_torch_and_engines(neural_coder):
         (["optimize", "infer.py", "--mode", "latency", "--instances", "2"], "use --mode multi-instance"),
         (["optimize", "infer.py", "--accuracy", "high"], "high"),
         (["optimize", "infer.py", "--metric", "acc=("], "no regular expression"),
+        (["optimize", "infer.py", "--metric", "acc=none.py:acc"], "none.py: no such file"),
+        (["optimize", "infer.py", "--metric", "acc=infer.py:accuracy"], "infer.py does not define"),
+        (["optimize", "infer.py", "--metric", "acc=broken.py:f"], "broken.py:2"),
+        (["optimize", "infer.py", "--metric", "a=a(.)", "--metric", "a=b(.)"], "Two metrics are called a"),
+        (["optimize", "infer.py", "--accuracy", "0.5abs"], "in the unit of a metric"),
         (["optimize", "infer.py", "--output", "no/such/folder.patch"], "does not exist"),
         (["optimize", "infer.py", "--json", "no/such/folder.json"], "does not exist"),
         (["optimize", "infer.py", "--python", "/no/such/python"], "/no/such/python"),
@@ -279,6 +284,18 @@ def test_bad_input_gets_one_clear_sentence_and_exit_code_two(script, neural_code
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert script.read_text() == MODEL
+
+
+def test_the_projects_metrics_hold_for_searches_alone_and_unless_others_are_given(script, neural_coder):
+    table = "[tool.neural_coder]\nmetric = ['a=a (.)', 'b:lower=checks/none.py:b']\n"
+    (script.parent / "pyproject.toml").write_text(table)
+    result = neural_coder("optimize", script)
+    assert result.exit_code == 2
+    assert f"{script.parent.resolve()}/checks/none.py: no such file" in result.stderr
+    assert "cannot be read: other.py" in neural_coder("optimize", script, "--metric", "a=other.py:a").stderr.replace(
+        f"{Path.cwd()}/", ""
+    )
+    assert neural_coder("analyze", script).exit_code == 0
 
 
 def test_a_syntax_error_is_shown_with_its_line_and_a_caret(script, neural_coder):

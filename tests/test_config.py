@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from neural_coder import config
 from neural_coder.config import Config
 from neural_coder.configurations import Wanted
+from neural_coder.criteria import AllowedLoss, GivenMetric, parse_accuracy, parse_metric
 from neural_coder.errors import UserError
+from neural_coder.records import Metric
 
 
 def project(folder: Path, table: str) -> Path:
@@ -45,45 +48,9 @@ def test_what_is_no_duration_is_refused(text: str | float) -> None:
         config.parse_duration(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "loss"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("2.5 %", 0.025), (0.03, 0.03), ("50%", 0.5), (0, 0.0)]
-)
-def test_losses_are_read_as_people_write_them(text: str | float, loss: float) -> None:
-    assert config.parse_accuracy(text) == pytest.approx(loss, abs=1e-15)
-
-
-@pytest.mark.parametrize("text", ["1", 1, "100%", "-1%", "", "%", "good", "nan", True, 1.5])
-def test_what_is_no_loss_is_refused(text: str | float) -> None:
-    with pytest.raises(UserError, match=r"write 1% or 0\.01"):
-        config.parse_accuracy(text)
-
-
-def test_a_metric_has_a_name_and_a_pattern() -> None:
-    assert config.parse_metric("acc=accuracy: ([0-9.]+)") == ("acc", "accuracy: ([0-9.]+)")
-
-
-def test_a_pattern_may_hold_equal_signs() -> None:
-    assert config.parse_metric("F1 score=f1=([0-9.]+)") == ("F1 score", "f1=([0-9.]+)")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("accuracy: ([0-9.]+)", "write NAME=REGEX"),
-        ("=([0-9.]+)", "write NAME=REGEX"),
-        ("acc=", "write NAME=REGEX"),
-        ("acc=accuracy: ([0-9.]+", "no regular expression"),
-        ("acc=accuracy: [0-9.]+", "put that into parentheses"),
-    ],
-)
-def test_a_wrong_metric_is_refused_with_what_to_write(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        config.parse_metric(text)
-
-
 @given(st.text())
 def test_no_text_breaks_the_parsers(text: str) -> None:
-    for parse in (config.parse_duration, config.parse_accuracy, config.parse_metric):
+    for parse in (config.parse_duration, parse_accuracy, partial(parse_metric, folder=Path("/"))):
         with contextlib.suppress(UserError):
             parse(text)
 
@@ -98,7 +65,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         [tool.neural_coder]
         features = ["bf16", "channels_last"]
         accuracy = "2%"
-        metric = 'loss=loss: ([0-9.]+)'
+        metric = ['loss=loss: ([0-9.]+)', "top1:higher:0.5abs=metrics.py:top1"]
         lower_is_better = true
         budget = "1h"
         timeout = 90
@@ -107,9 +74,15 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
     """
     assert config.load(project(tmp_path, table)) == Config(
         features=("bf16", "channels_last"),
-        accuracy=0.02,
-        metric_name="loss",
-        metric_pattern="loss: ([0-9.]+)",
+        accuracy=AllowedLoss(amount=0.02),
+        metrics=(
+            GivenMetric(metric=Metric(name="loss", pattern="loss: ([0-9.]+)")),
+            GivenMetric(
+                metric=Metric(name="top1", file=tmp_path.resolve() / "metrics.py", function="top1"),
+                lower_is_better=False,
+                allowed=AllowedLoss(amount=0.5, absolute=True),
+            ),
+        ),
         lower_is_better=True,
         budget=3600.0,
         timeout=90.0,
@@ -148,9 +121,9 @@ def test_the_nearest_file_counts_for_files_and_folders_below(tmp_path: Path) -> 
     (tmp_path / "a" / "b").mkdir(parents=True)
     script = tmp_path / "a" / "b" / "train.py"
     script.touch()
-    assert config.load(script).accuracy == 0.05
+    assert config.load(script).accuracy.amount == 0.05
     project(tmp_path / "a", "[tool.neural_coder]\naccuracy = 0.02\n")
-    assert config.load(script).accuracy == 0.02
+    assert config.load(script).accuracy.amount == 0.02
 
 
 @pytest.mark.parametrize(
@@ -169,6 +142,7 @@ def test_the_nearest_file_counts_for_files_and_folders_below(tmp_path: Path) -> 
         ("[tool.neural_coder]\nexclude = 'a'", "list of patterns"),
         ("[tool.neural_coder]\nfeatures = [1]", "list of names"),
         ("[tool.neural_coder]\nmetric = 3", "NAME=REGEX"),
+        ("[tool.neural_coder]\nmetric = ['a=(b)', 3]", "NAME=REGEX"),
         ("[tool.neural_coder]\npython = 3", "path of an interpreter"),
     ],
 )

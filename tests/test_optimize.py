@@ -126,6 +126,74 @@ def test_the_users_metric_decides_when_one_is_given(tmp_path):
     assert accuracy["baseline_value"] == pytest.approx(accuracy["value"], rel=0.01)
 
 
+CLASSIFY = """\
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+model.eval()
+images = torch.randn(30, 4, 3, 32, 32)
+labels = torch.randint(0, 5, (120,))
+logits = torch.cat([model(batch) for batch in images])
+print("loss:", nn.functional.cross_entropy(logits, labels).item())
+"""
+METRICS = """\
+def top1(names):
+    return names["logits"].argmax(-1) == names["labels"]
+
+
+def forgetful(names):
+    return 1.0 if names["logits"].is_contiguous() and names["model"][0].weight.stride()[1] != 1 else None
+"""
+
+
+@pytest.mark.slow
+def test_all_of_several_metrics_decide_one_of_which_is_a_function(tmp_path):
+    script = write(tmp_path, CLASSIFY)
+    file = write(tmp_path, METRICS, "metrics.py")
+    before = digest(tmp_path)
+    result = neural_coder.enable(
+        script,
+        features=["channels_last"],
+        metric=[f"top1:0.1abs={file}:top1", "loss:lower:2%=loss: ([0-9.]+)"],
+        budget=15,
+    )
+    assert digest(tmp_path) == before
+    variant = only(result)
+    accuracy = variant["accuracy"]
+    assert variant["status"] in MEASURED
+    assert accuracy["verified"]
+    assert accuracy["kept"]
+    top1, loss = accuracy["metrics"]
+    assert (top1["criterion"], top1["absolute"], top1["allowed"]) == ("metric top1", True, 0.1)
+    assert 0 < top1["baseline_value"] == top1["value"] < 1
+    assert top1["loss_low"] <= top1["loss"] == 0 <= top1["loss_high"]
+    assert (loss["criterion"], loss["absolute"], loss["loss_high"]) == ("metric loss", False, None)
+    assert "Of 2 metrics" in accuracy["reason"]
+    assert [metric["function"] for metric in result.data["criterion"]["metrics"]] == ["top1", None]
+    assert f"--metric top1:higher:0.1abs={file}:top1" in variant["reproduce"]
+
+
+@pytest.mark.slow
+def test_a_function_that_fails_for_a_variant_leaves_it_unverified(tmp_path):
+    """The function fails on what the feature does, so that the original has the metric and the variant has not."""
+    write(tmp_path, METRICS, "metrics.py")
+    metric = f"forgetful={tmp_path}/metrics.py:forgetful"
+    result = neural_coder.enable(write(tmp_path, CLASSIFY), features=["channels_last"], metric=metric, budget=10)
+    assert only(result)["status"] == "unverified"
+    assert "TypeError: it returned NoneType" in only(result)["reason"]
+    assert result.best is None
+
+
+def test_a_function_that_fails_for_the_original_ends_the_search_with_its_reason(tmp_path):
+    write(tmp_path, "def top1(names):\n    return names['answers']\n", "metrics.py")
+    with pytest.raises(UserError, match=r"no value for the metric top1: metrics\.py:top1 raised KeyError: 'answers'"):
+        neural_coder.enable(
+            write(tmp_path, CLASSIFY), features=["channels_last"], metric=f"top1={tmp_path}/metrics.py:top1"
+        )
+
+
 @pytest.mark.slow
 def test_wrong_answers_never_win(tmp_path):
     """Weights this large overflow in a lossy variant's scales or lose digits; the tolerance is set to nothing."""

@@ -24,7 +24,17 @@ from neural_coder.engine import Request
 from neural_coder.errors import NothingMeasured, UserError
 from neural_coder.interpreters import Installed
 from neural_coder.race import Clock
-from neural_coder.records import Ending, Feature, Plan, Run, SiteTiming, Span
+from neural_coder.records import (
+    Criterion,
+    Ending,
+    Feature,
+    Metric,
+    MetricValue,
+    Plan,
+    Run,
+    SiteTiming,
+    Span,
+)
 from neural_coder.trials import Store, job_as_plain, job_from_plain
 
 SCRIPT = """\
@@ -41,6 +51,7 @@ DONE = Run(
     ending=Ending(kind="ok", stderr_tail="\udcff"),
     timings=(SiteTiming(site="a", kind="inference", calls=3, warmup=(0.5,), samples=(0.1, float("nan"))),),
     versions={"python": "3.11"},
+    metrics=(MetricValue(name="acc", value=float("nan"), samples=(0.5, float("inf")), count=2, problem="\udcff"),),
 )
 ABOUT = {
     "args": ["--x"],
@@ -127,7 +138,9 @@ def leave(script: Path, *jobs: Job) -> list[Run]:
 def test_a_run_and_its_settings_come_back_whole(tmp_path):
     store = opened_store(tmp_path / "trials.sqlite")
     search = store.add_search(**ABOUT, script="/a\udcff.py", known_by=KNOWN_BY, folder=tmp_path)
-    asked = job(tmp_path / "main.py", plan=PLAN, patched={tmp_path / "main.py": b"\xff\x00"}, seed=3)
+    metrics = (Metric(name="acc", file=tmp_path / "m.py", function="acc"), Metric(name="loss", pattern="(.)"))
+    patched = {tmp_path / "main.py": b"\xff\x00"}
+    asked = job(tmp_path / "main.py", plan=PLAN, patched=patched, seed=3, metrics=metrics)
     number = store.add_trial(search, "d", 1, asked, DONE, 1.0, 2.5)
     trial, settings, run = store.trial(number)
     assert (trial.variant, trial.purpose, trial.number, trial.used, trial.seed) == ("batch_size=8", "round", 1, 2.5, 3)
@@ -231,6 +244,18 @@ def test_a_resumed_search_repeats_no_finished_run_and_goes_on_with_its_clock(scr
         ("round", 2),
         ("round", 3),
     ]
+
+
+def test_a_run_that_computed_another_metric_is_not_reused(script):
+    metrics = (Metric(name="loss", pattern="loss (.)"),)
+    leave(script, job(script), job(script, metrics=metrics))
+    assert runs(script) == 2
+    with begin(script, Said(), resume=True) as kept:
+        kept.run(job(script))
+        kept.run(job(script, metrics=metrics))
+        assert runs(script) == 2
+        kept.run(job(script, metrics=(Metric(name="loss", pattern="error (.)"),)))
+        assert runs(script) == 3
 
 
 def test_runs_at_the_same_time_are_known_together_or_made_together(script):
@@ -356,18 +381,28 @@ def test_a_search_is_known_by_all_that_matters_and_by_nothing_else(script):
     (script.parent / "config.json").write_text("{}")
     script.write_text("import helper\n" + SCRIPT)
     args = ("--config=config.json",)
-    before = known_by(script, args=args)
+    (script.parent / "metrics.py").write_text("import rules\n")
+    (script.parent / "rules.py").write_text("a = 1\n")
+    acc = Metric(name="acc", file=script.parent / "metrics.py", function="acc")
+    criterion = Criterion(metrics=(acc,))
+    before = known_by(script, args=args, criterion=criterion)
     (script.parent / "notes.txt").write_text("unrelated")
     (script.parent / "other.py").write_text("unrelated")
-    assert known_by(script, args=args, resume=True) == before
+    assert known_by(script, args=args, criterion=criterion, resume=True) == before
 
     def differs(**settings: object) -> set[str]:
-        after = known_by(script, **{"args": args, **settings})
+        after = known_by(script, **{"args": args, "criterion": criterion, **settings})
         return {name for name in after if after[name] != before[name]}
 
     assert differs(args=(*args, "-v")) == {"args"}
     assert differs(budget=5.0) == {"budget"}
     assert differs(cwd=script.parent.parent) == {"cwd", "files"}
+    for other in ({"lower_is_better": True}, {"allowed": 0.02}, {"absolute": True}, {"function": "other"}):
+        assert differs(criterion=Criterion(metrics=(replace(acc, **other),))) == {"criterion"}
+    assert differs(criterion=Criterion(metrics=(acc, replace(acc, name="more")))) == {"criterion"}
+    (script.parent / "rules.py").write_text("a = 2\n")
+    assert differs() == {"files"}
+    (script.parent / "rules.py").write_text("a = 1\n")
     (script.parent / "helper.py").write_text("a = 2\n")
     assert differs() == {"files"}
     (script.parent / "helper.py").write_text("a = 1\n")
@@ -412,6 +447,25 @@ def test_a_trial_is_made_again_with_its_own_patch_from_any_folder(script, neural
     assert data["now"]["seconds_per_call"] > 0
     assert runs(script) == 4  # The original once more, for its outputs.
     assert "per call" in neural_coder("reproduce", 1).stdout
+
+
+def test_a_trials_metrics_are_computed_again(script, neural_coder):
+    script.write_text(SCRIPT + "print('loss 3')\n")
+    (script.parent / "metrics.py").write_text("def last(names):\n    return names['y']\n")
+    last = Metric(name="last", file=script.parent / "metrics.py", function="last")
+    metrics = (Metric(name="loss", pattern="loss (.)"), last)
+    with begin(script, Said(), known_by=known_by(script, criterion=Criterion(metrics=metrics))) as kept:
+        kept.run(job(script, metrics=metrics, to_the_end=True))
+    shown = neural_coder("reproduce", 1)
+    assert "loss: 3 now, 3 then" in shown.stdout
+    assert "last: 1.5e+04 now, 1.5e+04 then" in shown.stdout
+    assert "no longer" not in shown.stderr
+    (script.parent / "metrics.py").write_text("def last(names):\n    return names['x']\n")
+    shown = neural_coder("reproduce", 1)
+    assert "last: 9999 now" in shown.stdout
+    assert "no longer" in shown.stderr
+    (script.parent / "metrics.py").unlink()
+    assert "last: nothing now" in neural_coder("reproduce", 1).stdout
 
 
 def test_printing_the_command_runs_nothing_and_the_command_works(script, neural_coder, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
+
+import pytest
 
 from neural_coder import planner, registry
 from neural_coder.bench.protocol import Job
@@ -95,6 +98,21 @@ def test_a_fast_variant_that_loses_too_much_is_tuned_and_joins_the_race(tmp_path
     assert Feature(name="int8_static_bf16", value="openvino", settings=(("exclude", ("b",)),)) in next(
         one.plan.features for one in tuner.candidates if one.plan.id == found.best
     )
+
+
+def test_a_loss_in_a_metrics_own_unit_is_not_mixed_with_errors_of_outputs(tmp_path):
+    class AbsoluteRace(KnownRace):
+        def _judge(self, *args, **kwargs):
+            found = super()._judge(*args, **kwargs)
+            return replace(found, accuracy=replace(found.accuracy, absolute=True, allowed=0.5))
+
+    relative, other = (race(tmp_path, ("int8_static=openvino", 4.0, False, False)) for _ in range(2))
+    absolute = AbsoluteRace(**{each.name: getattr(other, each.name) for each in fields(Race) if each.init})
+    losses = {trial.kept: trial.loss for _, trial in tuned(relative).found[0].trials}
+    assert losses == {False: pytest.approx(30), True: pytest.approx(3)}
+    losses = {trial.kept: trial.loss for _, trial in tuned(absolute).found[0].trials[1:]}
+    assert losses[True] == 0
+    assert losses.get(False, 0.6) == 0.6
 
 
 def test_the_culprit_is_named_where_quantization_failed(tmp_path):

@@ -64,6 +64,7 @@ def compare(
         "top1_agreement": tally.agreeing_rows / tally.rows if tally.rows else None,
         "relative_error": tally.worst_error,
         "exact_agreement": tally.equal_entries / tally.entries if tally.entries else None,
+        "entries": tally.entries,
         "not_finite": tally.not_finite,
         "degenerate": _degenerate([call for calls in baseline.values() for call in calls]),
         "structure": "; ".join(dict.fromkeys(tally.structure[:5])),

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from . import instrument, keeper, load, replay, resized, together
+from . import instrument, keeper, load, metrics, replay, resized, together
 from .capture import Captures
 from .guard import Guard
 from .imports import AfterImport
@@ -84,6 +84,8 @@ class Session:
         self.marks: dict[int, int] = {}
         """How often marked statements ran."""
         self.script_began = self.began
+        self.names: dict[str, Any] = {}
+        """The script's global names."""
 
     # --- before the script
 
@@ -103,7 +105,7 @@ class Session:
         instrument.install(probes, marks, self.recorder.probe, self._mark, self._probe_not_found)
         self._set_paths()
         sys.addaudithook(self.guard.hook)
-        random.seed(job["seed"])
+        self._seed_generators()
         sys.argv = [job["script"], *job["args"]]
         data = Path(job["script"]).read_bytes()
         try:
@@ -117,10 +119,14 @@ class Session:
             self._failed(error)
         self._execute(code)
 
-    def _await_imports(self) -> None:
+    def _seed_generators(self) -> None:
+        """Seed the generators of random numbers that there are, and the others once they are imported."""
         seed = self.job["seed"]
+        random.seed(seed)
         self.imports.add("numpy", lambda numpy: numpy.random.seed(seed % 2**32))
         self.imports.add("torch", lambda torch: torch.manual_seed(seed))
+
+    def _await_imports(self) -> None:
         self.witness.await_imports(self.imports)
         self.guard.await_imports(self.imports)
         if self.job["observe"]:
@@ -160,6 +166,7 @@ class Session:
     def _execute(self, code: CodeType) -> None:
         module = ModuleType("__main__")
         module.__dict__.update(__file__=self.job["script"], __builtins__=builtins, __cached__=None)
+        self.names = module.__dict__
         sys.modules["__main__"] = module
         self.script_began = time.perf_counter()
         if self.job["stop_after"] is not None:
@@ -256,9 +263,24 @@ class Session:
             result["operators"] = self.sensitivity.operators if self.sensitivity else []
             result["notes"] = self.notes
             result["wrong_probe"] = self.wrong_probe
+            result["metrics"] = metrics.unfinished(self.job["functions"])
+            self._write(result)
+        if result["ended"] == "end" and not self.declined:
+            self._call_functions(result)
+
+    def _write(self, result: dict[str, Any]) -> None:
+        with self.guard.paused():
             unfinished = self.folder / "result.json.part"
             unfinished.write_text(json.dumps(result), encoding="utf-8")
             unfinished.replace(self.folder / "result.json")
+
+    def _call_functions(self, result: dict[str, Any]) -> None:
+        """Ask the user's metric functions, last: what they do to models and memory changes no figure any more."""
+        for index, spec in enumerate(self.job["functions"]):
+            # How often calls were made again depends on the clock, and so do random numbers by now.
+            self._seed_generators()
+            result["metrics"][index] = metrics.measure(spec, self.names)
+            self._write(result)
 
     def _unrest(self) -> tuple[float, float]:
         """Shares of the time of measuring that others, and the hypervisor alone, took the cores from us."""

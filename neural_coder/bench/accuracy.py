@@ -1,4 +1,4 @@
-"""Whether a variant still gives the answers of the original: the user's metric, the loss curve, or the outputs.
+"""Whether a variant still gives the answers of the original: the user's metrics, the loss curve, or the outputs.
 
 The baseline runs twice first. What differs from itself, or proves nothing, is "not verified", and never wins.
 """
@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from neural_coder.records import Accuracy, Comparison, Criterion, Run, Safety, Task
+from neural_coder.bench import bootstrap
+from neural_coder.records import Accuracy, Comparison, Criterion, Metric, MetricValue, Run, Safety, Task
 from neural_coder.units import count, percent
 
 SAME_MATH_ERROR = 1e-3
@@ -34,19 +35,19 @@ FEWEST_STEPS = 3
 def check(task: Task, *, criterion: Criterion, safety: Safety, baseline: Run, control: Run, variant: Run) -> Accuracy:
     """Compare the answers of a variant with those of the original.
 
-    The first that applies decides: the user's metric, when one is given; the loss over the first steps, for training;
-    the captured outputs.
+    The first that applies decides: the user's metrics, when there are any, of which all must be kept; the loss over the
+    first steps, for training; the captured outputs.
 
     Args:
         task: What the script is measured by.
-        criterion: The metric, if any, and the loss that is allowed.
+        criterion: The metrics, if any, and the loss that is allowed.
         safety: How much the variant's features may change outputs, at worst.
         baseline: The first run of the original.
         control: The second run of the original, compared with the first.
         variant: A run of the variant, compared with the first run of the original.
     """
-    if criterion.metric:
-        result = _check_metric(criterion, baseline, control, variant)
+    if criterion.metrics:
+        result = _check_metrics(criterion.metrics, (baseline, control, variant))
     elif task == "training":
         result = _check_losses(criterion, baseline, control, variant)
     else:
@@ -55,37 +56,85 @@ def check(task: Task, *, criterion: Criterion, safety: Safety, baseline: Run, co
     return replace(result, relative_error=_finite(error))
 
 
-# --- the user's metric ----------------------------------------------------------------------------------------------
+# --- the user's metrics ---------------------------------------------------------------------------------------------
 
 
-def _check_metric(criterion: Criterion, baseline: Run, control: Run, variant: Run) -> Accuracy:
-    result = _Result(f"metric {criterion.metric}", criterion.relative_loss)
-    old, again, new = baseline.metric, control.metric, variant.metric
+def _check_metrics(metrics: Sequence[Metric], runs: tuple[Run, Run, Run]) -> Accuracy:
+    """Check each, and let the one decide that fails, or that cannot be checked, or that comes nearest to failing."""
+    found = tuple(_check_metric(metric, runs) for metric in metrics)
+    deciding = max(found, key=_strain)
+    if deciding.kept and len(found) > 1:
+        others = f"Of {count(len(found), 'metric')} this one comes nearest to what is allowed."
+        deciding = replace(deciding, reason=f"{deciding.reason} {others}")
+    return replace(deciding, metrics=found)
+
+
+def _strain(found: Accuracy) -> tuple[bool, bool, float]:
+    """How near a metric is to failing; what is surely lost counts more than what is unknown."""
+    loss = math.inf if found.loss is None else found.loss
+    return not found.kept and found.verified, not found.verified, loss / found.allowed if found.allowed else loss
+
+
+def _check_metric(metric: Metric, runs: tuple[Run, Run, Run]) -> Accuracy:
+    """Compare a metric's values in the original's first run, its second one, and the variant's.
+
+    Relative to zero nothing can be said: a metric that is 0 may lose nothing, unless its allowed loss is absolute.
+    """
+    first, control, variant = (_value_of(metric, run) for run in runs)
+    result = _Result(f"metric {metric.name}", metric.allowed, absolute=metric.absolute)
+    old, again, new = first.value, control.value, variant.value
     if old is None or not math.isfinite(old):
-        return result.unverified(f"The original script printed no finite number for {criterion.metric}.")
+        return result.unverified(_no_number(metric, first, "original"))
+    if old == 0 and not metric.absolute:
+        result = replace(result, allowed=0.0, absolute=True)
     result = replace(result, baseline_value=old, value=_finite(new))
     if again is None or not math.isfinite(again):
-        return result.unverified(f"The original printed {criterion.metric} in one run and not in the next.")
-    own = max(_metric_loss(old, again, lower_is_better=True), _metric_loss(old, again, lower_is_better=False))
-    if own > criterion.relative_loss:
+        return result.unverified(_no_number(metric, control, "original's second run"))
+    scale = 1.0 if result.absolute else abs(old)
+    if abs(again - old) / scale > result.allowed:
         return result.unverified(
-            f"The metric {criterion.metric} of the original differs from run to run ({old:.6g}, {again:.6g}), "
-            "by more than is allowed; fix the script's seeds."
+            f"The metric {metric.name} of the original differs from run to run ({old:.6g}, {again:.6g}), "
+            f"by more than is allowed; fix the script's seeds.{_at_zero(metric, old)}"
         )
     if new is None:
-        return result.unverified(f"The variant printed no number for {criterion.metric}.")
+        return result.unverified(_no_number(metric, variant, "variant"))
+    if variant.calls_model and runs[2].witness.autocast != runs[0].witness.autocast:
+        return result.unverified(
+            f"The function of the metric {metric.name} calls the model itself, outside of the autocast that the "
+            "variant puts around the script's calls; let the script compute the answers, and the function judge them."
+        )
     if not math.isfinite(new):
-        return result.lost(None, f"The metric {criterion.metric} became {new}.")
-    loss = _metric_loss(old, new, lower_is_better=criterion.lower_is_better)
-    # Nothing can be said relative to zero: there, any step in the bad direction is too much.
-    kept = loss <= (criterion.relative_loss if old else 0.0)
-    return result.decided(kept, loss, f"the metric {criterion.metric} was {old:.6g} and is {new:.6g}")
+        return result.lost(None, f"The metric {metric.name} became {new}.")
+    sign = 1 if metric.lower_is_better else -1
+    loss = sign * (new - old) / scale
+    bounds = _bounds(first, variant, sign / scale)
+    detail = f"the metric {metric.name} was {old:.6g} and is {new:.6g}"
+    found = result.decided(loss <= result.allowed, loss, detail, bounds)
+    return found if found.kept else replace(found, reason=found.reason + _at_zero(metric, old))
 
 
-def _metric_loss(old: float, new: float, *, lower_is_better: bool) -> float:
-    """Loss in the bad direction (an improvement is negative), relative to `old`, or absolute where that is 0."""
-    worse = new - old if lower_is_better else old - new
-    return worse / abs(old) if old else worse
+def _value_of(metric: Metric, run: Run) -> MetricValue:
+    missing = MetricValue(name=metric.name, value=None, problem="it was not looked at")
+    return next((value for value in run.metrics if value.name == metric.name), missing)
+
+
+def _no_number(metric: Metric, found: MetricValue, whose: str) -> str:
+    problem = found.problem or f"it is {found.value}"
+    return f"The {whose} gives no finite number for the metric {metric.name}: {problem}."
+
+
+def _at_zero(metric: Metric, old: float) -> str:
+    if old != 0 or metric.absolute:
+        return ""
+    return " Relative to 0 any loss is too much; allow one in the metric's own unit: --accuracy 0.5abs."
+
+
+def _bounds(old: MetricValue, new: MetricValue, factor: float) -> tuple[float, float] | None:
+    """The interval of a loss, from what each sample has lost; None where the samples are not the same ones."""
+    if old.count != new.count or len(old.samples) != len(new.samples):
+        return None
+    losses = tuple(factor * (after - before) for before, after in zip(old.samples, new.samples, strict=True))
+    return bootstrap.of_mean(losses) if all(map(math.isfinite, losses)) else None
 
 
 # --- the loss curve -------------------------------------------------------------------------------------------------
@@ -176,7 +225,7 @@ def _check_outputs(
         return result.unverified(reason)
     assert control is not None
     result = replace(result, criterion=_kind_of(control))
-    own = _output_loss(control)
+    own, _ = _output_loss(control)
     if own is None or own > criterion.relative_loss or _broken_outputs(control):
         return result.unverified(_not_repeatable(control))
     if not control.same_inputs:
@@ -190,7 +239,7 @@ def _check_outputs(
 
 
 def _judge_outputs(result: _Result, safety: Safety, variant: Comparison) -> Accuracy:
-    loss = _output_loss(variant)
+    loss, samples = _output_loss(variant)
     if loss is None:
         return result.unverified("The variant's outputs hold nothing that can be compared.")
     bound = _error_bound(result.allowed, safety, variant)
@@ -207,21 +256,24 @@ def _judge_outputs(result: _Result, safety: Safety, variant: Comparison) -> Accu
         )
     if error > bound and loss <= result.allowed:
         return result.lost(loss, f"{_sentence(detail)}; a difference of at most {percent(bound)} is allowed.")
-    return result.decided(kept, loss, detail)
+    return result.decided(kept, loss, detail, bootstrap.of_share(round(loss * samples), samples))
 
 
-def _output_loss(comparison: Comparison) -> float | None:
-    """The largest loss over the kinds of outputs; None when there is nothing to compare, infinite for NaN."""
+def _output_loss(comparison: Comparison) -> tuple[float | None, int]:
+    """The largest loss over the kinds of outputs, and the number of rows or entries that it is a share of (or 0).
+
+    The loss is None when there is nothing to compare, or where there is NaN.
+    """
     losses = []
     if comparison.exact_agreement is not None:
-        losses.append(1.0 - comparison.exact_agreement)
+        losses.append((1.0 - comparison.exact_agreement, comparison.entries))
     if comparison.rows and comparison.top1_agreement is not None:
-        losses.append(1.0 - comparison.top1_agreement)
+        losses.append((1.0 - comparison.top1_agreement, comparison.rows))
     elif comparison.relative_error is not None:
-        losses.append(min(1.0, comparison.relative_error))
-    if any(math.isnan(loss) for loss in (*losses, comparison.relative_error or 0.0)):
-        return None
-    return max(losses, default=None)
+        losses.append((min(1.0, comparison.relative_error), 0))
+    if any(math.isnan(loss) for loss in (*(loss for loss, _ in losses), comparison.relative_error or 0.0)):
+        return None, 0
+    return max(losses, default=(None, 0))
 
 
 def _error_bound(allowed: float, safety: Safety, comparison: Comparison) -> float:
@@ -302,6 +354,7 @@ class _Result:
 
     criterion: str
     allowed: float
+    absolute: bool = False
     baseline_value: float | None = None
     value: float | None = None
 
@@ -311,9 +364,21 @@ class _Result:
     def lost(self, loss: float | None, reason: str) -> Accuracy:
         return self._accuracy(verified=True, kept=False, loss=loss, reason=reason)
 
-    def decided(self, kept: bool, loss: float, detail: str) -> Accuracy:
-        ending = "." if kept else f"; a loss of at most {percent(self.allowed)} is allowed."
-        return self._accuracy(verified=True, kept=kept, loss=max(0.0, loss), reason=_sentence(detail) + ending)
+    def decided(self, kept: bool, loss: float, detail: str, bounds: tuple[float, float] | None = None) -> Accuracy:
+        ending = "." if kept else f"; a loss of at most {self._shown(self.allowed)} is allowed."
+        reason = _sentence(detail) + ending + self._doubt(kept, bounds)
+        found = self._accuracy(verified=True, kept=kept, loss=max(0.0, loss), reason=reason)
+        return found if bounds is None else replace(found, loss_low=bounds[0], loss_high=bounds[1])
+
+    def _doubt(self, kept: bool, bounds: tuple[float, float] | None) -> str:
+        """That other samples might have led to another decision, in words."""
+        if bounds is None or not bounds[0] <= self.allowed < bounds[1]:
+            return ""
+        might = f"as much as {self._shown(bounds[1])}" if kept else f"as little as {self._shown(max(0.0, bounds[0]))}"
+        return f" On other samples it might lose {might} (95 % interval): more samples would tell more."
+
+    def _shown(self, loss: float) -> str:
+        return f"{loss:.4g}" if self.absolute else percent(loss)
 
     def _accuracy(self, *, verified: bool, kept: bool, loss: float | None, reason: str) -> Accuracy:
         return Accuracy(
@@ -322,6 +387,7 @@ class _Result:
             kept=kept,
             loss=loss,
             allowed=self.allowed,
+            absolute=self.absolute,
             baseline_value=self.baseline_value,
             value=self.value,
             reason=reason,

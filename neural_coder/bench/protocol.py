@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from neural_coder.records import Plan, Span
+from neural_coder.records import Metric, Plan, Span
 
 
 def site_name(path: Path, root: Path, kind: str, number: int) -> str:
@@ -90,13 +90,13 @@ class Job:
     timeout: float = 600.0
     """Seconds for the whole process."""
     to_the_end: bool = False
-    """Let the script run to its end (its output holds the user's metric)."""
+    """Let the script run to its end, where the user's metrics are known."""
     capture_to: Path | None = None
     """Folder that the outputs of the first calls are written to (the baseline's first run)."""
     compare_with: Path | None = None
     """Folder of captured outputs to compare this run's with."""
-    pattern: str = ""
-    """Regular expression for the user's metric, see `Criterion.pattern`."""
+    metrics: tuple[Metric, ...] = ()
+    """The user's own: patterns look at all that is printed, functions are called when a run goes `to_the_end`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables on top of the parent's own."""
     sampling: Sampling = field(default_factory=Sampling)

@@ -11,6 +11,8 @@ from neural_coder.bench.shadow import Shadow
 from neural_coder.records import (
     CodeFrame,
     Comparison,
+    Metric,
+    MetricValue,
     Observation,
     ObservedCall,
     ObservedMode,
@@ -38,6 +40,46 @@ def witness_from(entry: Mapping[str, Any]) -> Witness:
     """The record of what was seen."""
     sets = {name: frozenset(entry[name]) for name in ("dtypes", "batch_sizes") if name in entry}
     return Witness(**{**entry, **sets})
+
+
+def metrics_from(metrics: Sequence[Metric], answers: Sequence[Mapping[str, Any]], text: str) -> tuple[MetricValue, ...]:
+    """The user's metrics: of functions what they answered, of patterns what the script printed.
+
+    Args:
+        metrics: Those that were asked for.
+        answers: Of the functions that were called.
+        text: The script's output.
+    """
+    answered = {answer["name"]: MetricValue(**{**answer, "samples": tuple(answer["samples"])}) for answer in answers}
+    found = []
+    for metric in metrics:
+        not_asked = MetricValue(name=metric.name, value=None, problem="it was not asked for")
+        found.append(_printed(metric, text) if metric.pattern else answered.get(metric.name, not_asked))
+    return tuple(found)
+
+
+def _printed(metric: Metric, text: str) -> MetricValue:
+    value = last_number(metric.pattern, text)
+    problem = f"its pattern {metric.pattern!r} matches nothing in the output" if value is None else ""
+    return MetricValue(name=metric.name, value=value, problem=problem)
+
+
+def last_number(pattern: str, text: str) -> float | None:
+    """The number in the first group of a pattern's last match; None without a match or when it is no number.
+
+    Args:
+        pattern: A regular expression.
+        text: What the script printed.
+    """
+    found = None
+    for found in re.finditer(pattern, text):  # noqa: B007 - the last match counts
+        pass
+    if found is None or not found.groups() or found[1] is None:
+        return None
+    try:
+        return float(found[1])
+    except ValueError:
+        return None
 
 
 def observation_from(entry: Mapping[str, Any] | None) -> Observation | None:

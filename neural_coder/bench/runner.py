@@ -9,12 +9,11 @@ import contextlib
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,9 +22,16 @@ import neural_coder
 from neural_coder.bench.limits import Limits
 from neural_coder.bench.machine import usable_cores
 from neural_coder.bench.protocol import Job, Meeting
-from neural_coder.bench.reading import comparison_from, observation_from, tail_of, timing_from, witness_from
+from neural_coder.bench.reading import (
+    comparison_from,
+    metrics_from,
+    observation_from,
+    tail_of,
+    timing_from,
+    witness_from,
+)
 from neural_coder.bench.shadow import Shadow, remove_leftovers
-from neural_coder.records import Ending, Operator, Run
+from neural_coder.records import Ending, MetricValue, Operator, Run
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +143,11 @@ class _Child:
                 "seed": job.seed,
                 "timeout": job.timeout,
                 "to_the_end": job.to_the_end,
+                "functions": [
+                    {"name": metric.name, "file": str(_present(shadow, metric.file)), "function": metric.function}
+                    for metric in job.metrics
+                    if metric.file and job.to_the_end
+                ],
                 "capture_to": str(job.capture_to) if job.capture_to else None,
                 "compare_with": str(job.compare_with) if job.compare_with else None,
                 "sampling": asdict(job.sampling),
@@ -228,7 +239,7 @@ class _Child:
             losses=tuple(result["losses"]),
             comparison=comparison_from(result["comparison"]),
             witness=witness_from(result["witness"]),
-            metric=self._metric(),
+            metrics=self._metrics(result["metrics"]),
             ended_by_itself=result["ended"] == "end",
             wall_seconds=seconds,
             loop_seconds=result["loop_seconds"],
@@ -271,29 +282,11 @@ class _Child:
             return Ending(kind="no_calls", code=0, message=message, stderr_tail=tail)
         return Ending(kind="ok", code=0, message=message, stderr_tail=tail)
 
-    def _metric(self) -> float | None:
-        if not self._job.pattern:
-            return None
-        text = (self._folder / "stdout").read_text(encoding="utf-8", errors="replace")
-        return last_number(self._job.pattern, text)
-
-
-def last_number(pattern: str, text: str) -> float | None:
-    """The number in the first group of a pattern's last match; None without a match or when it is no number.
-
-    Args:
-        pattern: A regular expression.
-        text: What the script printed.
-    """
-    found = None
-    for found in re.finditer(pattern, text):  # noqa: B007 - the last match counts
-        pass
-    if found is None or not found.groups() or found[1] is None:
-        return None
-    try:
-        return float(found[1])
-    except ValueError:
-        return None
+    def _metrics(self, answers: Sequence[Mapping[str, Any]]) -> tuple[MetricValue, ...]:
+        metrics = self._job.metrics
+        has_patterns = any(metric.pattern for metric in metrics)
+        stdout = self._folder / "stdout"
+        return metrics_from(metrics, answers, stdout.read_text("utf-8", "replace") if has_patterns else "")
 
 
 def _why_no_samples(result: dict[str, Any], note: str) -> str:
@@ -317,6 +310,12 @@ def _ending_without_result(job: Job, code: int, killed: str, reached: bool, tail
     else:
         message = f"The process vanished with exit status {code} and left no result."
     return Ending(kind="no_result", code=code, message=message, stderr_tail=tail)
+
+
+def _present(shadow: Shadow, path: Path) -> Path:
+    """A file's place in the mirror, if it is there (what git keeps, say, is not)."""
+    mirrored = shadow.path_of(path)
+    return mirrored if mirrored.is_file() else path
 
 
 def _writable_folders(root: Path) -> list[Path]:

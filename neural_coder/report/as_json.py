@@ -25,6 +25,7 @@ from neural_coder.records import (
     Evidence,
     Figures,
     Interval,
+    Metric,
     Model,
     Optimizer,
     Run,
@@ -243,12 +244,19 @@ def _interval(interval: Interval | None) -> dict[str, float] | None:
 def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
+    return {**_accuracy_of_one(accuracy), "metrics": [_accuracy_of_one(each) for each in accuracy.metrics]}
+
+
+def _accuracy_of_one(accuracy: Accuracy) -> dict[str, Any]:
     return {
         "criterion": accuracy.criterion,
         "verified": accuracy.verified,
         "kept": accuracy.kept,
         "loss": accuracy.loss,
+        "loss_low": accuracy.loss_low,
+        "loss_high": accuracy.loss_high,
         "allowed": accuracy.allowed,
+        "absolute": accuracy.absolute,
         "relative_error": accuracy.relative_error,
         "baseline_value": accuracy.baseline_value,
         "value": accuracy.value,
@@ -257,12 +265,26 @@ def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
 
 
 def _criterion(criterion: Criterion) -> dict[str, Any]:
+    first = criterion.metrics[0] if criterion.metrics else Metric(name="")
     return {
         "relative_loss": criterion.relative_loss,
-        "metric": criterion.metric or None,
-        "pattern": criterion.pattern or None,
-        "lower_is_better": criterion.lower_is_better,
+        "metric": first.name or None,
+        "pattern": first.pattern or None,
+        "lower_is_better": first.lower_is_better,
+        "metrics": [_metric(metric) for metric in criterion.metrics],
         "minimum_gain": criterion.minimum_gain,
+    }
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "pattern": metric.pattern or None,
+        "file": str(metric.file) if metric.file else None,
+        "function": metric.function or None,
+        "lower_is_better": metric.lower_is_better,
+        "allowed": metric.allowed,
+        "absolute": metric.absolute,
     }
 
 

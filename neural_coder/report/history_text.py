@@ -52,8 +52,8 @@ def reproduced_text(data: Mapping[str, Any]) -> str:
     for key, words in (("relative_error", "relative error of outputs"), ("top1_agreement", "top-1 agreement")):
         if now[key] is not None:
             lines.append(f"{words}: {now[key]:.4g} now, {_number(then[key])} then")
-    if now["metric"] is not None:
-        lines.append(f"metric: {now['metric']:g} now, {_number(then['metric'])} then")
+    for name, value in now["metrics"].items():
+        lines.append(f"{name}: {_number(value)} now, {_number(then['metrics'].get(name))} then")
     if now["ending"] != "ok" or then["ending"] != "ok":
         lines.append(f"ended: {now['ending']} now, {then['ending']} then. {now['message']}".rstrip())
     changed = {name for name in {*then["versions"], *now["versions"]}

@@ -221,6 +221,8 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
         return "not\nverified"
     if accuracy["loss"] is None:
         return "lost"
+    if accuracy["absolute"]:
+        return f"-{accuracy['loss']:.2g}" if accuracy["loss"] else "±0"
     return f"-{accuracy['loss'] * 100:.2g} %" if accuracy["loss"] >= _SMALLEST_LOSS else "±0 %"
 
 

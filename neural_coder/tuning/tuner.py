@@ -212,7 +212,9 @@ def _trial(point: Point, standing: Standing, size: int | None) -> Trial:
     lost = accuracy is None or not accuracy.verified or standing.look.witness.inaccurate
     loss = None
     if ran and accuracy is not None and not lost:
-        errors = [accuracy.loss, None if accuracy.relative_error is None else accuracy.relative_error / ERROR_FACTOR]
+        # What an absolute loss is to an error of the outputs is not known.
+        error = None if accuracy.absolute else accuracy.relative_error
+        errors = [accuracy.loss, None if error is None else error / ERROR_FACTOR]
         known = [error for error in errors if error is not None]
         loss = max(known) / accuracy.allowed if known and accuracy.allowed else None
     return Trial(

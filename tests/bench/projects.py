@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_coder.bench.protocol import Job, Probe, Sampling
-from neural_coder.records import Span
+from neural_coder.records import Metric, Span
 
 SHORT = Sampling(warmup=1, min_samples=3, max_samples=5, min_seconds=0.0, max_seconds=5.0)
 
@@ -59,7 +59,9 @@ class Project:
         return self
 
     def job(self, **settings: Any) -> Job:
-        """The job, quick unless said otherwise."""
+        """The job, quick unless said otherwise; `pattern` is that of a metric."""
+        if "pattern" in settings:
+            settings["metrics"] = (Metric(name="seen", pattern=settings.pop("pattern")),)
         defaults: dict[str, Any] = {
             "python": Path(sys.executable),
             "script": self.script,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from neural_coder.bench import accuracy
-from neural_coder.records import Accuracy, Comparison, Criterion, Ending, Run, Safety
+from neural_coder.records import Accuracy, Comparison, Criterion, Ending, Metric, MetricValue, Run, Safety, Witness
 
 SAME = Comparison(
     calls=4,
@@ -19,11 +19,13 @@ SAME = Comparison(
 )
 LOGITS = replace(SAME, rows=500, top1_agreement=1.0)
 TOKENS = replace(SAME, relative_error=None, exact_agreement=1.0)
+ACC = Metric(name="acc", pattern="acc ([0-9.]+)")
 CURVE = tuple(2.0 - 0.05 * step for step in range(20))
 
 
 def run(comparison: Comparison | None = None, losses: tuple[float, ...] = (), metric: float | None = None) -> Run:
-    return Run(ending=Ending(kind="ok"), comparison=comparison, losses=losses, metric=metric)
+    metrics = (MetricValue(name="acc", value=metric, problem="" if metric else "nothing was printed"),)
+    return Run(ending=Ending(kind="ok"), comparison=comparison, losses=losses, metrics=metrics)
 
 
 def outputs(
@@ -55,10 +57,10 @@ def training(
     )
 
 
-def metric(old: float | None, again: float | None, new: float | None, *, lower: bool = False) -> Accuracy:
+def metric(old: float | None, again: float | None, new: float | None, *, lower: bool = False, **allowed) -> Accuracy:
     return accuracy.check(
         "training",
-        criterion=Criterion(metric="acc", pattern="acc ([0-9.]+)", lower_is_better=lower),
+        criterion=Criterion(metrics=(replace(ACC, lower_is_better=lower, **allowed),)),
         safety=Safety.LOSSY,
         baseline=run(metric=old),
         control=run(metric=again),
@@ -253,10 +255,180 @@ def test_metrics_below_zero_lose_in_the_same_direction() -> None:
     assert not metric(-10.0, -10.0, -11.0).kept
 
 
-def test_from_zero_no_step_in_the_bad_direction_is_allowed() -> None:
+def test_from_zero_no_step_in_the_bad_direction_is_allowed_unless_an_absolute_one_is() -> None:
     assert verified_and_kept(metric(0.0, 0.0, 0.0, lower=True))
     assert verified_and_kept(metric(0.0, 0.0, 0.4))
-    assert not metric(0.0, 0.0, 0.001, lower=True).kept
+    lost = metric(0.0, 0.0, 0.001, lower=True)
+    assert (lost.verified, lost.kept, lost.loss, lost.allowed, lost.absolute) == (True, False, 0.001, 0.0, True)
+    assert "--accuracy 0.5abs" in lost.reason
+    kept = metric(0.0, 0.0, 0.001, lower=True, allowed=0.002, absolute=True)
+    assert verified_and_kept(kept)
+    assert "abs" not in kept.reason
+
+
+def test_a_baseline_of_zero_that_wavers_is_told_what_to_do() -> None:
+    found = metric(0.0, 1e-9, 0.0)
+    assert not found.verified
+    assert "--accuracy 0.5abs" in found.reason
+
+
+def test_an_absolute_loss_is_in_the_metrics_own_unit() -> None:
+    kept = metric(76.1, 76.1, 75.7, allowed=0.5, absolute=True)
+    assert verified_and_kept(kept)
+    assert (kept.loss, kept.allowed, kept.absolute) == (pytest.approx(0.4), 0.5, True)
+    lost = metric(76.1, 76.1, 75.5, allowed=0.5, absolute=True)
+    assert not lost.kept
+    assert lost.reason.endswith("; a loss of at most 0.5 is allowed.")
+    assert not metric(76.1, 75.5, 76.1, allowed=0.5, absolute=True).verified
+    assert verified_and_kept(metric(76.1, 75.7, 76.1, allowed=0.5, absolute=True))
+
+
+# --- several metrics
+
+LOSS = Metric(name="loss", pattern="loss ([0-9.]+)", lower_is_better=True, allowed=0.02)
+
+
+def several(acc: float | None, loss: float | None, *, old_loss: float = 1.0) -> Accuracy:
+    def of(*values: float | None) -> Run:
+        named = zip(("acc", "loss"), values, strict=True)
+        return replace(run(), metrics=tuple(MetricValue(name=name, value=value) for name, value in named))
+
+    return accuracy.check(
+        "inference",
+        criterion=Criterion(metrics=(ACC, LOSS)),
+        safety=Safety.LOSSY,
+        baseline=of(0.9, old_loss),
+        control=of(0.9, old_loss),
+        variant=of(acc, loss),
+    )
+
+
+def test_of_several_metrics_the_one_nearest_to_failing_is_told() -> None:
+    found = several(0.899, 1.015)
+    assert verified_and_kept(found)
+    assert (found.criterion, found.loss, found.allowed) == ("metric loss", pytest.approx(0.015), 0.02)
+    assert "Of 2 metrics this one comes nearest" in found.reason
+    assert [each.criterion for each in found.metrics] == ["metric acc", "metric loss"]
+    assert several(0.8919, 1.001).criterion == "metric acc"
+
+
+def test_all_metrics_must_be_kept() -> None:
+    found = several(0.9, 1.03)
+    assert (found.criterion, found.verified, found.kept) == ("metric loss", True, False)
+    assert several(0.8, 0.5).criterion == "metric acc"
+    assert [each.kept for each in several(0.8, 0.5).metrics] == [False, True]
+
+
+def test_one_metric_that_cannot_be_checked_is_enough_to_verify_nothing() -> None:
+    found = several(0.9, None)
+    assert (found.criterion, found.verified, found.kept) == ("metric loss", False, False)
+
+
+def test_what_is_surely_lost_counts_more_than_what_is_unknown() -> None:
+    found = several(0.5, None)
+    assert (found.criterion, found.verified, found.kept) == ("metric acc", True, False)
+
+
+# --- metrics with a value for each sample
+
+
+def sampled(old: list[float], new: list[float], **settings: float) -> Accuracy:
+    def of(samples: list[float]) -> Run:
+        value = MetricValue(name="acc", value=sum(samples) / len(samples), samples=tuple(samples), count=len(samples))
+        return replace(run(), metrics=(value,))
+
+    return accuracy.check(
+        "inference",
+        criterion=Criterion(metrics=(replace(ACC, **settings),)),
+        safety=Safety.LOSSY,
+        baseline=of(old),
+        control=of(old),
+        variant=of(new),
+    )
+
+
+def test_the_interval_comes_from_what_each_sample_has_lost() -> None:
+    right = [1.0] * 90 + [0.0] * 10
+    same = sampled(right, right)
+    assert (same.loss_low, same.loss_high) == (0.0, 0.0)
+    shifted = sampled([index + 1.0 for index in range(50)], [index + 0.9 for index in range(50)])
+    # All have lost as much, however different they are among themselves.
+    assert shifted.loss_low == pytest.approx(shifted.loss)
+    assert shifted.loss_high == pytest.approx(shifted.loss)
+
+
+def test_a_kept_metric_that_few_samples_speak_for_says_so() -> None:
+    found = sampled([1.0] * 200, [1.0] * 199 + [0.0])
+    assert verified_and_kept(found)
+    assert found.loss_low <= found.loss < found.allowed < found.loss_high
+    assert "it might lose as much as" in found.reason
+    assert found.reason.endswith("more samples would tell more.")
+
+
+def test_a_lost_metric_that_few_samples_speak_against_says_so() -> None:
+    found = sampled([1.0] * 200, [1.0] * 197 + [0.0] * 3)
+    assert not found.kept
+    assert found.loss_low < found.allowed < found.loss
+    assert "it might lose as little as" in found.reason
+
+
+def test_many_samples_leave_no_doubt() -> None:
+    kept = sampled([1.0] * 900 + [0.0] * 100, [1.0] * 899 + [0.0] * 101)
+    assert kept.loss < kept.loss_high < kept.allowed
+    assert "more samples" not in kept.reason
+
+
+def test_other_samples_have_no_difference() -> None:
+    assert sampled([1.0] * 50, [1.0] * 49).loss_high is None
+    assert sampled([1.0] * 5, [1.0] * 4 + [0.9]).loss_high is None  # too few
+
+
+def test_the_interval_is_in_the_unit_of_the_loss() -> None:
+    old, new = [10.0, 20.0] * 20, [10.0, 19.0] * 20
+    relative, absolute = sampled(old, new), sampled(old, new, allowed=0.7, absolute=True)
+    assert absolute.loss == pytest.approx(0.5)
+    assert absolute.loss_high == pytest.approx(15 * relative.loss_high)
+    assert 0.5 < absolute.loss_high < 0.7
+
+
+# --- functions that look at the model instead of at what the script has computed
+
+
+@pytest.mark.parametrize(("calls_model", "verified"), [(True, False), (False, True)])
+def test_a_function_that_calls_the_model_outside_of_the_variants_autocast_verifies_nothing(
+    calls_model: bool, verified: bool
+) -> None:
+    def of(autocast: str) -> Run:
+        value = MetricValue(name="acc", value=0.9, calls_model=calls_model)
+        return replace(run(), metrics=(value,), witness=Witness(autocast=autocast))
+
+    found = accuracy.check(
+        "inference",
+        criterion=Criterion(metrics=(ACC,)),
+        safety=Safety.CLOSE,
+        baseline=of(""),
+        control=of(""),
+        variant=of("bfloat16"),
+    )
+    assert found.verified is verified
+
+
+# --- intervals of shares of rows and entries
+
+
+def test_agreement_of_rows_has_an_interval() -> None:
+    found = outputs(replace(LOGITS, top1_agreement=0.992, relative_error=0.001), control=LOGITS)
+    assert verified_and_kept(found)
+    assert found.loss_low < found.loss == pytest.approx(0.008)
+    assert 0.01 < found.loss_high < 0.03
+    assert "as much as" in found.reason
+    assert outputs(replace(TOKENS, exact_agreement=0.992, entries=500), control=TOKENS).loss_high == found.loss_high
+
+
+def test_rows_that_all_agree_and_errors_without_rows_leave_no_doubt() -> None:
+    found = outputs(LOGITS, control=LOGITS)
+    assert (found.loss_low, found.loss_high) == (0.0, 0.0)
+    assert outputs(replace(SAME, relative_error=0.005)).loss_high is None
 
 
 @pytest.mark.parametrize(
@@ -281,7 +453,7 @@ def test_a_metric_that_becomes_nan_is_lost() -> None:
 def test_the_metric_goes_before_the_outputs() -> None:
     found = accuracy.check(
         "inference",
-        criterion=Criterion(metric="acc"),
+        criterion=Criterion(metrics=(ACC,)),
         safety=Safety.LOSSY,
         baseline=run(metric=0.9),
         control=run(SAME, metric=0.9),

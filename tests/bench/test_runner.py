@@ -17,7 +17,8 @@ from projects import Project
 
 from neural_coder.bench import limits, runner
 from neural_coder.bench.protocol import Probe
-from neural_coder.bench.runner import last_number, run
+from neural_coder.bench.reading import last_number
+from neural_coder.bench.runner import run
 from neural_coder.records import Span
 
 LOOP = """

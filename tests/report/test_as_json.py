@@ -13,11 +13,13 @@ from neural_coder.records import (
     Analysis,
     Call,
     CodeFrame,
+    Criterion,
     Ending,
     Evidence,
     Feature,
     Figures,
     Interval,
+    Metric,
     Model,
     Observation,
     ObservedCall,
@@ -191,6 +193,35 @@ def test_a_variant_has_all_its_figures() -> None:
     assert variant["accuracy"]["kept"] is True
     assert (variant["startup_seconds"], variant["break_even_calls"], variant["peak_memory_bytes"]) == (30.0, 120, 2000)
     assert variant["end_to_end_speedup"] == 4 / 3
+
+
+def test_several_metrics_are_listed_and_the_deciding_one_stands_for_them() -> None:
+    metrics = (
+        Metric(name="acc", file=Path("/project/m.py"), function="acc", allowed=0.5, absolute=True),
+        Metric(name="loss", pattern="loss (.)", lower_is_better=True),
+    )
+    acc = replace(KEPT, criterion="metric acc", loss=0.2, loss_low=-0.1, loss_high=0.4, allowed=0.5, absolute=True)
+    found = replace(acc, metrics=(acc, replace(KEPT, criterion="metric loss")))
+    report = replace(REPORT, criterion=Criterion(metrics=metrics), verdicts=(replace(FASTER, accuracy=found),))
+    data = parsed(report)
+    accuracy = data["variants"][0]["accuracy"]
+    names = ("criterion", "loss", "loss_low", "loss_high", "allowed", "absolute")
+    assert [accuracy[name] for name in names] == ["metric acc", 0.2, -0.1, 0.4, 0.5, True]
+    assert accuracy["metrics"][0] == {name: value for name, value in accuracy.items() if name != "metrics"}
+    assert accuracy["metrics"][1]["criterion"] == "metric loss"
+    criterion = data["criterion"]
+    assert (criterion["metric"], criterion["pattern"], criterion["lower_is_better"]) == ("acc", None, False)
+    assert criterion["metrics"][0]["file"] == "/project/m.py"
+    assert criterion["metrics"][1] == {
+        "name": "loss",
+        "pattern": "loss (.)",
+        "file": None,
+        "function": None,
+        "lower_is_better": True,
+        "allowed": 0.01,
+        "absolute": False,
+    }
+    assert parsed(REPORT)["criterion"]["metrics"] == parsed(REPORT)["variants"][0]["accuracy"]["metrics"] == []
 
 
 def test_a_failed_variant_has_the_same_keys_without_figures() -> None:

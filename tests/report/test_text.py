@@ -230,6 +230,14 @@ def test_lost_digits_of_small_losses_are_not_negative_nonsense() -> None:
     assert "±0 %" in text.result_text(report(tiny), 80)
 
 
+@pytest.mark.parametrize(("loss", "shown"), [(0.25, " -0.25 "), (12.0, " -12 "), (0.0, " ±0 ")])
+def test_a_loss_in_a_metrics_own_unit_is_no_share(loss: float, shown: str) -> None:
+    own = replace(verdict("bf16"), accuracy=replace(KEPT, loss=loss, allowed=20.0, absolute=True))
+    row = next(line for line in text.result_text(report(own), 80).splitlines() if line.startswith("bf16"))
+    assert shown in row
+    assert "%" not in row
+
+
 # --- the other tables
 
 HERE = Span(line=1, column=0, end_line=1, end_column=1)
