@@ -108,13 +108,17 @@ def _simplify(model: Any, multiplying: Collection[str]) -> None:
     apply_moc_transformations(model, cf=True, smart_reshape=False)
     known = {operation.get_friendly_name().partition("/")[0] for operation in model.get_ops()}
     for operation in model.get_ops():
-        information = operation.get_rt_info()
-        if operation.get_type_name() not in _PRODUCTS or _FUSED not in information:
-            continue
-        names = information[_FUSED].astype(str).split(",")
-        lost = [name for name in names if (node := name.partition("/")[0]) in multiplying and node not in known]
-        if lost:
-            operation.set_friendly_name(lost[0])
+        if operation.get_type_name() in _PRODUCTS:
+            # Where the weight was reshaped for the groups of a convolution, only the weight tells the name.
+            names = [*_fused_names(operation), *_fused_names(operation.input_value(1).get_node())]
+            lost = [name for name in names if (node := name.partition("/")[0]) in multiplying and node not in known]
+            if lost:
+                operation.set_friendly_name(lost[0])
+
+
+def _fused_names(operation: Any) -> list[str]:
+    information = operation.get_rt_info()
+    return information[_FUSED].astype(str).split(",") if _FUSED in information else []
 
 
 def _named_in(message: str, graph: torch.fx.Graph) -> str:
