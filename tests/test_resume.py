@@ -31,8 +31,13 @@ with open(os.environ["RUNS"], "a") as log:
     log.write("run\\n")
 with open("out.txt", "w") as file:
     file.write("of the copy")
+class Net(torch.nn.Sequential):
+    def forward(self, x):
+        for _ in range(10 if torch.is_grad_enabled() else 1):  # a gain that few rounds show, however busy the machine
+            y = super().forward(x)
+        return y
 torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3528, 10))
+model = Net(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3528, 10))
 model.eval()
 for _ in range(30):
     logits = model(torch.randn(2, 3, 23, 23))
@@ -53,9 +58,9 @@ class Searches:
         self.environment = {**os.environ, cache.FOLDER_VARIABLE: str(folder / "cache"), "RUNS": str(self.log)}
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "neural_coder", "optimize", "script.py", "--features", "channels_last"]
+        command = [sys.executable, "-m", "neural_coder", "optimize", "script.py", "--features", "inference_mode"]
         return subprocess.Popen(
-            [*command, "--budget", "10m", "--json", "-", *options, "--", self.mark],
+            [*command, "--budget", "3m", "--json", "-", *options, "--", self.mark],
             cwd=self.project,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -118,13 +123,14 @@ def test_ctrl_c_answers_with_what_is_known_and_resume_goes_on(tmp_path):
     process = searches.start()
     deadline = time.monotonic() + 400
     while not any("round" in trial for trial in searches.trials().values()) and time.monotonic() < deadline:
+        assert process.poll() is None, "it was over before its first round"
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     data = json.loads(out)
     assert data["ended"] == "interrupted"
-    assert [variant["id"] for variant in data["variants"]] == ["channels_last"]
+    assert [variant["id"] for variant in data["variants"]] == ["inference_mode"]
     assert "Interrupted" in err
     assert "--resume goes on with search 1" in " ".join(err.split())
     assert "Search 1 is not at its end" in err
