@@ -90,7 +90,9 @@ class Statements(Calling):
 
     def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:
         target = self.evaluate(node.target, frame)
-        self.note_change_in_place(target.flows)
+        # What its own calls gave in the last round of a loop is changed inside of a block that is put around it.
+        own = set(ast.walk(node.value))
+        self.note_change_in_place(frozenset(flow for flow in target.flows if flow.call not in own))
         self.note_update(target)
         value = join((target, self.evaluate(node.value, frame)))
         self.assign(node.target, value, frame, node, None)

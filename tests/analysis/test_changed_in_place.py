@@ -15,7 +15,7 @@ HEAD = "import torch\n\nmodel = torch.nn.Linear(3, 8)\nx = torch.zeros(1, 3)\n"
         "out = model(x)\nout /= out.norm()\n",
         "out = model(x)\nout[0] = 1\n",
         "out = model(x)\nout.clamp_(0)\n",
-        "total = 0\nfor _ in range(3):\n    total += model(x).sum()\n",
+        "total = 0\nfor _ in range(3):\n    total += model(x).sum()\ntotal /= 3\n",
         "with torch.no_grad():\n    out = model(x)\nout /= 2\n",
         "def encode(x):\n    return model(x)\n\nfeatures = encode(x)\nfeatures /= features.norm()\n",
     ],
@@ -30,6 +30,7 @@ def test_a_result_that_is_changed_in_place_is_noticed(tmp_path, body):
     [
         "out = model(x)\nprint(out / out.norm())\n",
         "total = 0\nfor _ in range(3):\n    total += model(x).sum().item()\n",
+        "total = 0\nfor _ in range(3):\n    total += model(x).sum()\n",
         "with torch.no_grad():\n    out = model(x)\n    out /= 2\n",
     ],
 )
