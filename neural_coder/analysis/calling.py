@@ -50,9 +50,9 @@ class Calling(Construction):
             receiver, function = UNKNOWN, self.evaluate(node.func, frame)
         arguments = self._arguments(node, frame)
         keywords = self._keywords(node, frame)
-        if "out" in keywords:
-            target = next(keyword.value for keyword in node.keywords if keyword.arg == "out")
-            self.add_flows(target, frozenset().union(*map(all_flows, arguments)), frame)
+        for keyword in node.keywords:
+            if keyword.arg == "out":  # one in `**options` has no name to give the flows to
+                self.add_flows(keyword.value, frozenset().union(*map(all_flows, arguments)), frame)
         if not function.things and isinstance(node.func, ast.Attribute):
             function = self._own_model(node.func, function, frame)
         if isinstance(node.func, ast.Attribute):

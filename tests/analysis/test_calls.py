@@ -325,3 +325,9 @@ def test_what_ran_before_the_loop_is_no_part_of_the_step(tmp_path: Path) -> None
         tmp_path,
     )
     assert text_at(text, facts.steps[0].forward_and_loss) == "y = model(x)\n    loss = (y - target).sum()"
+
+
+def test_an_out_that_is_handed_on_with_other_options_ends_no_analysis(tmp_path: Path) -> None:
+    code = "def add(y, **options):\n    return torch.add(y, 1, **options)\n\n\nprint(add(x, out=model(x)))\n"
+    facts, _ = facts_of(code, tmp_path)
+    assert len(facts.inference) == 1
