@@ -40,8 +40,13 @@ COMMAND = (sys.executable, "-c", _START)
 READY = "ready"
 _STARTING_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
-MEMORY_BYTES = 900_000_000
-"""What all children may hold together before the fattest are replaced by fresh ones."""
+MEMORY_BYTES = 760_000_000
+"""What all children may hold together before the fattest are replaced by fresh ones.
+
+They are asked between files, and one big file can take another 100 MB; with us that stays below 1 GB on two cores.
+"""
+LEAST_BYTES = 200_000_000
+"""What each of them may hold, however many there are: a child that is replaced after each file would share nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ def work(
     limit: float,
     command: Sequence[str] = COMMAND,
     memory: int = MEMORY_BYTES,
+    least: int = LEAST_BYTES,
 ) -> Generator[Answered, None, None]:
     """Let children answer requests.
 
@@ -72,7 +78,8 @@ def work(
         jobs: Children at a time.
         limit: Seconds for one request.
         command: What starts a child.
-        memory: Bytes that all children may hold together.
+        memory: Bytes that all children may hold together, as long as that leaves enough for each.
+        least: Bytes that each child may hold in any case.
 
     Yields:
         Each request's number and answer, in the order in which they come.
@@ -80,7 +87,8 @@ def work(
     Raises:
         InternalError: A child cannot even start.
     """
-    crew = _Crew(groups, max(1, min(jobs, len(groups))), limit, command, memory)
+    jobs = max(1, min(jobs, len(groups)))
+    crew = _Crew(groups, jobs, limit, command, max(memory // jobs, least))
     try:
         yield from crew.answers()
     finally:
@@ -97,13 +105,13 @@ class _Crew:
         jobs: int,
         limit: float,
         command: Sequence[str],
-        memory: int,
+        memory_each: int,
     ):
         self._waiting = deque(groups)
         self._left = sum(len(group) for group in groups)
         self._limit = limit
         self._command = command
-        self._memory_each = memory // jobs
+        self._memory_each = memory_each
         self._done: queue.SimpleQueue[Answered | BaseException] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._children: set[_Child] = set()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from neural_coder.analysis.syntax import Parsed
 
-_NEW = 40
-_OLD = 80
+_NEW = 24
+_OLD = 60
 
 
 class Trees:

@@ -36,13 +36,13 @@ for line in sys.stdin:
 """
 
 
-def work(*groups, jobs=1, limit=30.0, program=CHILD, memory=10**9):
+def work(*groups, jobs=1, limit=30.0, program=CHILD, memory=10**9, least=0):
     numbered, number = [], 0
     for group in groups:
         numbered.append([(number + index, {"do": do}) for index, do in enumerate(group)])
         number += len(group)
     command = [sys.executable, "-c", program]
-    return crew.work(numbered, jobs=jobs, limit=limit, command=command, memory=memory)
+    return crew.work(numbered, jobs=jobs, limit=limit, command=command, memory=memory, least=least)
 
 
 def gone(pid):
@@ -94,6 +94,12 @@ def test_a_child_that_hangs_is_ended_with_what_it_started(tmp_path):
 def test_a_child_that_holds_too_much_memory_is_replaced():
     answers = dict(work(["a", "b"], memory=5))
     assert answers[0]["by"] != answers[1]["by"]
+
+
+def test_however_many_children_there_are_each_may_hold_enough_for_its_work():
+    answers = dict(work(["a", "b"], ["c", "d"], jobs=2, memory=18, least=10))
+    assert answers[0]["by"] == answers[1]["by"]
+    assert answers[2]["by"] == answers[3]["by"]
 
 
 def test_children_are_gone_when_the_caller_wants_no_more(tmp_path):
