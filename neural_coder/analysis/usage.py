@@ -182,3 +182,24 @@ def _held_losses(node: ast.ClassDef, catalogue: Catalogue) -> set[str]:
         for target in item.targets
         if catalogue.is_loss(dotted(item.value.func))
     }
+
+
+@functools.lru_cache(maxsize=256)
+def written_parameters(function: ast.AST) -> frozenset[str]:
+    """Parameters of a function that it writes into like into dicts: `data["flow"] = ...`, `data.update(...)`."""
+    arguments = getattr(function, "args", None)
+    names = {item.arg for item in arguments.args} if isinstance(arguments, ast.arguments) else set()
+    return frozenset(names & {owner for node in walk_scope(function) if (owner := _written_into(node))})
+
+
+def _written_into(node: ast.AST) -> str:
+    """The name of the dict that a piece of code writes into."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        return dotted(node.value) if _is_key(node.slice) else ""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "update":
+        return dotted(node.func.value)
+    return ""
+
+
+def _is_key(index: ast.expr) -> bool:
+    return isinstance(index, ast.JoinedStr) or (isinstance(index, ast.Constant) and isinstance(index.value, str))
