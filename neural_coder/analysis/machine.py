@@ -184,5 +184,9 @@ class Machine(ABC):
         """The object that a method runs on when nothing in the project makes one."""
 
     @abstractmethod
+    def build_alone(self, thing: Thing) -> None:
+        """Run the constructor of an object that nothing in the project builds."""
+
+    @abstractmethod
     def call(self, node: ast.Call, frame: Frame) -> Value:
         """What a call gives."""
