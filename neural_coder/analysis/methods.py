@@ -205,6 +205,8 @@ class Methods(Libraries):
             return UNKNOWN
         if name in {"children", "modules"}:
             return of(Many(of(thing)))
+        if name in {"named_children", "named_modules"}:
+            return of(Many(of(Items((UNKNOWN, of(thing))))))
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
             return UNKNOWN
