@@ -7,6 +7,7 @@ import ast
 from neural_coder.analysis.construction import Construction
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.functions import Arguments, Keywords
+from neural_coder.analysis.syntax import base_name
 from neural_coder.analysis.usage import is_training_method, looks_like_model, named_like_model, written_parameters
 from neural_coder.analysis.values import (
     UNKNOWN,
@@ -183,6 +184,8 @@ class Calling(Construction):
 
     def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
         """A model is called: a site, unless it is a part of a module that works inside of it."""
+        if node is not None and self._names_held_loss(node.func):
+            return Value(frozenset(), flows)
         self.ran_forward = True
         if node is None:
             return Value(frozenset(), flows)
@@ -197,6 +200,10 @@ class Calling(Construction):
         result = Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
         self._leave_in_arguments(thing, result, node, frame)
         return result
+
+    def _names_held_loss(self, callee: ast.expr) -> bool:
+        """Whether a callee is a loss or metric in a `ModuleDict`: `self.metrics["f1"]`."""
+        return isinstance(callee, ast.Subscript) and self.catalogue.names_loss(base_name(callee))
 
     def _leave_in_arguments(self, thing: ModelObject, result: Value, node: ast.Call, frame: Frame) -> None:
         """A `forward` may put its results into a dict that it is given, instead of returning them."""
