@@ -264,7 +264,7 @@ class Methods(Libraries):
         """Run a method that the project wrote for its model and see what it does inside."""
         if not any(isinstance(part, Function) for part in member.things):
             return self.call_value(member, arguments, keywords, node, frame)
-        if thing == frame.self_thing:
+        if thing == frame.self_thing or self.is_inner(thing, node, frame):
             return self.call_value(member, arguments, keywords, node, frame)
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward = self.ran_backward = False
