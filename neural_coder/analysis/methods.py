@@ -111,7 +111,7 @@ class Methods(Libraries):
             confidence = 0.97 if flows else 0.8
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=confidence))
             return UNKNOWN
-        if name == "step" and self.named_like_optimizer(callee.value):
+        if name == "step" and self.named_like_optimizer(callee.value, *node.args):
             self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
             self.hand_over(arguments, frame)
             return UNKNOWN
