@@ -100,6 +100,7 @@ class Annotations(Classes):
                 if evidence and not self.is_loss_class(thing.info):
                     model = self.placeholder(site, parsed, "annotation", evidence)
                     self.facts.model(model).classes.add(thing.info)
+                    self.build_alone(model)
                     found.append(of(model))
                 elif evidence is None:
                     found.append(of(Instance(thing.info)))

@@ -7,7 +7,8 @@ import ast
 from neural_coder.analysis.construction import Construction
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.functions import Arguments, Keywords
-from neural_coder.analysis.usage import is_training_method, looks_like_model
+from neural_coder.analysis.syntax import base_name
+from neural_coder.analysis.usage import is_training_method, looks_like_model, named_like_model, written_parameters
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -55,6 +56,7 @@ class Calling(Construction):
                 self.add_flows(keyword.value, frozenset().union(*map(all_flows, arguments)), frame)
         if not function.things and isinstance(node.func, ast.Attribute):
             function = self._own_model(node.func, function, frame)
+            self.ran_forward |= _is_given_part(node.func, frame)
         if isinstance(node.func, ast.Attribute):
             special = self.method(node, node.func, receiver, function, arguments, keywords, frame)
             if special is not None:
@@ -182,6 +184,8 @@ class Calling(Construction):
 
     def run_model(self, thing: ModelObject, node: ast.Call | None, frame: Frame, flows: frozenset[Flow]) -> Value:
         """A model is called: a site, unless it is a part of a module that works inside of it."""
+        if node is not None and self._names_held_loss(node.func):
+            return Value(frozenset(), flows)
         self.ran_forward = True
         if node is None:
             return Value(frozenset(), flows)
@@ -193,7 +197,21 @@ class Calling(Construction):
             return Value(frozenset(), flows | {Flow(node, detached=not self.grad)})
         call = self.note_forward(node, thing, frame)
         call.whole = True
-        return Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
+        result = Value(frozenset(), flows | {Flow(call.node, detached=not self.grad)})
+        self._leave_in_arguments(thing, result, node, frame)
+        return result
+
+    def _names_held_loss(self, callee: ast.expr) -> bool:
+        """Whether a callee is a loss or metric in a `ModuleDict`: `self.metrics["f1"]`."""
+        return isinstance(callee, ast.Subscript) and self.catalogue.names_loss(base_name(callee))
+
+    def _leave_in_arguments(self, thing: ModelObject, result: Value, node: ast.Call, frame: Frame) -> None:
+        """A `forward` may put its results into a dict that it is given, instead of returning them."""
+        member = self.member_of(thing, "forward") or UNKNOWN
+        for part in member.things:
+            if isinstance(part, Function):
+                written = sorted(written_parameters(part.info.node))
+                self.give_back(part, tuple((name, result) for name in written), node, frame)
 
     def _steps_in_forward(self, thing: ModelObject) -> bool:
         """Whether calling a module of the project takes a whole step of training."""
@@ -233,3 +251,9 @@ class Calling(Construction):
             for function, _ in self.stack
             if isinstance(function, ast.FunctionDef) and function in self.functions and self.functions[function].owner
         )
+
+
+def _is_given_part(callee: ast.Attribute, frame: Frame) -> bool:
+    """Whether a module calls a model that its constructor was given, and that nobody knows more about."""
+    is_own = isinstance(callee.value, ast.Name) and callee.value.id == frame.self_name
+    return is_own and isinstance(frame.self_thing, ModelObject) and named_like_model(callee.attr)

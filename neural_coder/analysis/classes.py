@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neural_coder.analysis.catalogue_data import Entry
 from neural_coder.analysis.modules import Modules
-from neural_coder.analysis.usage import only_computes_loss
+from neural_coder.analysis.usage import only_computes_loss, only_computes_targets
 from neural_coder.analysis.values import (
     Class,
     ClassInfo,
@@ -96,9 +96,12 @@ class Classes(Modules):
         return self.mentions[path]
 
     def is_loss_class(self, info: ClassInfo) -> bool:
-        """Whether a module class is a loss."""
+        """Whether a module class is a loss, or computes the targets of one."""
         lineage = self.lineage(info)
         names = [member.node.name for member in lineage] + self.outside_bases(info)
         if any(self.catalogue.is_loss(name) for name in names):
             return True
-        return all(only_computes_loss(member.node, self.catalogue) for member in lineage)
+        return all(
+            only_computes_loss(member.node, self.catalogue) or only_computes_targets(member.node, self.catalogue)
+            for member in lineage
+        )

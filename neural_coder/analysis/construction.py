@@ -134,6 +134,17 @@ class Construction(Functions):
                 self.run_function(part, arguments, keywords, node, frame)
         self.ran_forward, self.ran_backward = forward, backward
 
+    def build_alone(self, thing: Thing) -> None:
+        """Run the constructor of an object that nothing in the project builds: its methods need what that sets."""
+        method = self.member_of(thing, "__init__") or UNKNOWN
+        kept = self.grad, self.autocast, self.stack, self.model_calls, self.ran_forward, self.ran_backward
+        self.grad, self.autocast, self.stack, self.model_calls = True, False, [], []
+        for part in method.things:
+            if isinstance(part, Function) and part.info.node not in self.called:
+                frame = Frame(parsed=part.info.parsed, parent=part.info.closure)
+                self.run_function(part, [], {}, None, frame)
+        self.grad, self.autocast, self.stack, self.model_calls, self.ran_forward, self.ran_backward = kept
+
     def _fill_fields(self, thing: Thing, info: ClassInfo, arguments: Arguments, keywords: Keywords) -> None:
         """Dataclasses: what is given goes to the fields in order."""
         fields = [

@@ -181,7 +181,7 @@ class Libraries(Noting):
                 if node not in self.facts.models:
                     copied = BuiltModel(node, frame.parsed, old.evidence, old.qualified_name, old.library, old.kind)
                     copied.layers_known = old.layers_known
-                    copied.copied_from = old.site
+                    copied.copied_from, copied.entry = old.site, old.entry
                     self.facts.models[node] = copied
                 new = self.facts.models[node]
                 self.fresh[-1].add(node)

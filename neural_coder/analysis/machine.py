@@ -172,6 +172,10 @@ class Machine(ABC):
         """What calling a model gives, which is noted as a site."""
 
     @abstractmethod
+    def is_inner(self, thing: ModelObject, node: ast.Call, frame: Frame) -> bool:
+        """Whether a call belongs to the inner working of a module."""
+
+    @abstractmethod
     def module(self, name: str, level: int, frame: Frame) -> Value:
         """What importing a module gives."""
 
@@ -182,6 +186,10 @@ class Machine(ABC):
     @abstractmethod
     def self_of(self, info: ClassInfo) -> Thing:
         """The object that a method runs on when nothing in the project makes one."""
+
+    @abstractmethod
+    def build_alone(self, thing: Thing) -> None:
+        """Run the constructor of an object that nothing in the project builds."""
 
     @abstractmethod
     def call(self, node: ast.Call, frame: Frame) -> Value:

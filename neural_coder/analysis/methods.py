@@ -111,7 +111,7 @@ class Methods(Libraries):
             confidence = 0.97 if flows else 0.8
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=confidence))
             return UNKNOWN
-        if name == "step" and self.named_like_optimizer(callee.value):
+        if name == "step" and self.named_like_optimizer(callee.value, *node.args):
             self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
             self.hand_over(arguments, frame)
             return UNKNOWN
@@ -205,6 +205,8 @@ class Methods(Libraries):
             return UNKNOWN
         if name in {"children", "modules"}:
             return of(Many(of(thing)))
+        if name in {"named_children", "named_modules"}:
+            return of(Many(of(Items((UNKNOWN, of(thing))))))
         if name == "backward":
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=0.8))
             return UNKNOWN
@@ -262,7 +264,7 @@ class Methods(Libraries):
         """Run a method that the project wrote for its model and see what it does inside."""
         if not any(isinstance(part, Function) for part in member.things):
             return self.call_value(member, arguments, keywords, node, frame)
-        if thing == frame.self_thing:
+        if thing == frame.self_thing or self.is_inner(thing, node, frame):
             return self.call_value(member, arguments, keywords, node, frame)
         forward, backward = self.ran_forward, self.ran_backward
         self.ran_forward = self.ran_backward = False

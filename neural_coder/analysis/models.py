@@ -24,7 +24,7 @@ def model_bindings(facts: Facts) -> list[tuple[Binding, list[BuiltModel]]]:
     ]
     for binding in [*facts.bindings.values(), *extra]:
         built = [facts.models[site] for site in binding.sites]
-        kept = [model for model in built if not _is_part(model, binding)]
+        kept = [model for model in built if not (_is_part(model, binding) or _is_kept_copy(facts, model, binding))]
         if binding.borrowed:
             kept = [model for model in kept if not any(origin.site in named for origin in model.family())]
         if kept and not facts.catalogue.names_loss(binding.name):
@@ -39,6 +39,13 @@ def _family_sites(facts: Facts, bindings: Iterable[Binding]) -> set[ast.AST]:
 def _is_part(model: BuiltModel, binding: Binding) -> bool:
     """Layers (and items of containers) that became part of something else are no models."""
     return model.consumed and (model.is_layer or binding.is_item)
+
+
+def _is_kept_copy(facts: Facts, model: BuiltModel, binding: Binding) -> bool:
+    """A copy that is put into a dict and never run there: `checkpoint = {"model": deepcopy(model).half()}`."""
+    if not binding.is_item or model.copied_from is None:
+        return False
+    return not any(model.site in call.models for call in facts.forwards.values())
 
 
 def find_models(facts: Facts, parsed: Parsed) -> tuple[Model, ...]:

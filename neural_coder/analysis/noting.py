@@ -199,9 +199,12 @@ class Noting(Expressions):
             return False
         return self.mentions_torch(frame.parsed.path)
 
-    def named_like_optimizer(self, node: ast.expr) -> bool:
-        """Whether a name is one that people give to optimizers."""
-        return bool(_OPTIMIZER_NAME.search(dotted(node).rpartition(".")[2]))
+    def named_like_optimizer(self, node: ast.expr, *given: ast.expr) -> bool:
+        """Whether a name is one that people give to optimizers, or to scalers that are given an optimizer."""
+        name = dotted(node).rpartition(".")[2]
+        if "scaler" in name.lower():
+            return any(self.named_like_optimizer(item) for item in given)
+        return bool(_OPTIMIZER_NAME.search(name))
 
     def has_outside_class(self, model: BuiltModel) -> bool:
         """Whether a model may have methods that the project's files do not show."""

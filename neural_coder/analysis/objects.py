@@ -30,6 +30,8 @@ from neural_coder.analysis.values import (
 )
 from neural_coder.records import Evidence
 
+_AVERAGED = frozenset({"ema", "ema_model"})
+"""Under which the copies that libraries keep of a model hold it."""
 _CONTEXTS = frozenset({"no_grad", "inference_mode", "enable_grad", "autocast"})
 
 
@@ -107,7 +109,7 @@ class Objects(Annotations):
             return self.module_attribute(thing, name)
         if isinstance(thing, ModelObject) and name == "_modules":
             return of(Many(of(thing)))
-        if isinstance(thing, ModelObject) and name == "module":
+        if isinstance(thing, ModelObject) and self._names_itself(thing, name):
             return self.member_of(thing, name) or of(thing)
         if isinstance(thing, Object):
             return self._object_attribute(thing, name, frame)
@@ -121,6 +123,10 @@ class Objects(Annotations):
             else:
                 results.append(of(part, flows=member.flows))
         return join(results) if results else member
+
+    def _names_itself(self, thing: ModelObject, name: str) -> bool:
+        """Whether an attribute of a wrapper is the model in it: `ddp.module`, `ema.ema_model`."""
+        return name == "module" or (name in _AVERAGED and self.facts.model(thing).copied_from is not None)
 
     def _object_attribute(self, thing: Object, name: str, frame: Frame) -> Value:
         if thing.kind == "holder" and thing.site is not None and not self.catalogue.is_no_model(name):

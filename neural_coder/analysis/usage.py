@@ -158,19 +158,41 @@ def _computes_gradients(call: ast.Call) -> bool:
 @functools.lru_cache(maxsize=256)
 def only_computes_loss(node: ast.ClassDef, catalogue: Catalogue) -> bool:
     """Whether a module class is a loss by what it does: no parameters, no other modules, and losses of PyTorch."""
-    forward = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "forward"), None)
-    if forward is None or len(forward.args.args) < 3:
+    forward = _forward_of(node)
+    if forward is None or len(forward.args.args) < 3 or _holds_parameters(node, catalogue):
         return False
-    calls = [dotted(item.func) for item in ast.walk(node) if isinstance(item, ast.Call)]
-    last = {name.rpartition(".")[2] for name in calls}
-    if last & (catalogue.layers | catalogue.containers | _PARAMETERS):
+    losses, held = _held_losses(node, catalogue), _held_callables(node)
+    return held <= losses and bool(losses & held or any(catalogue.computes_loss(name) for name in _called_in(node)))
+
+
+@functools.lru_cache(maxsize=256)
+def only_computes_targets(node: ast.ClassDef, catalogue: Catalogue) -> bool:
+    """Whether a module class matches, assigns or sorts out: no parameters, no other modules, never any gradients."""
+    forward = _forward_of(node)
+    if forward is None or not any("no_grad" in ast.unparse(item) for item in forward.decorator_list):
         return False
-    methods = {f"self.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)} | {
-        "self.register_buffer"
-    }
-    held = {name for name in calls if name.startswith("self.")} - methods
-    losses = _held_losses(node, catalogue)
-    return held <= losses and bool(losses & held or any(catalogue.computes_loss(name) for name in last))
+    local = {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)}
+    return not (_holds_parameters(node, catalogue) or _held_callables(node) or local & _called_in(node))
+
+
+def _forward_of(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "forward"), None)
+
+
+def _called_in(node: ast.ClassDef) -> set[str]:
+    """The last parts of the names that a class calls."""
+    return {dotted(item.func).rpartition(".")[2] for item in ast.walk(node) if isinstance(item, ast.Call)}
+
+
+def _holds_parameters(node: ast.ClassDef, catalogue: Catalogue) -> bool:
+    return bool(_called_in(node) & (catalogue.layers | catalogue.containers | _PARAMETERS))
+
+
+def _held_callables(node: ast.ClassDef) -> set[str]:
+    """Attributes that a class calls, other than its own methods."""
+    methods = {f"self.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+    called = {dotted(item.func) for item in ast.walk(node) if isinstance(item, ast.Call)}
+    return {name for name in called if name.startswith("self.")} - methods - {"self.register_buffer"}
 
 
 def _held_losses(node: ast.ClassDef, catalogue: Catalogue) -> set[str]:
@@ -182,3 +204,24 @@ def _held_losses(node: ast.ClassDef, catalogue: Catalogue) -> set[str]:
         for target in item.targets
         if catalogue.is_loss(dotted(item.value.func))
     }
+
+
+@functools.lru_cache(maxsize=256)
+def written_parameters(function: ast.AST) -> frozenset[str]:
+    """Parameters of a function that it writes into like into dicts: `data["flow"] = ...`, `data.update(...)`."""
+    arguments = getattr(function, "args", None)
+    names = {item.arg for item in arguments.args} if isinstance(arguments, ast.arguments) else set()
+    return frozenset(names & {owner for node in walk_scope(function) if (owner := _written_into(node))})
+
+
+def _written_into(node: ast.AST) -> str:
+    """The name of the dict that a piece of code writes into."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        return dotted(node.value) if _is_key(node.slice) else ""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "update":
+        return dotted(node.func.value)
+    return ""
+
+
+def _is_key(index: ast.expr) -> bool:
+    return isinstance(index, ast.JoinedStr) or (isinstance(index, ast.Constant) and isinstance(index.value, str))
