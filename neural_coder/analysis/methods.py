@@ -78,11 +78,28 @@ class Methods(Libraries):
                 if known is not None:
                     return known
         if own:
-            return None
+            stepping = callee.attr == "step" and not models
+            return self._own_step(node, function, arguments, keywords, frame) if stepping else None
         built = self._built_by_class(receiver, node, callee.attr, frame)
         if built is not None:
             return built
         return self._method_by_name(node, callee, receiver, arguments, flows, frame)
+
+    def _own_step(
+        self, node: ast.Call, function: Value, arguments: list[Value], keywords: dict[str, Value], frame: Frame
+    ) -> Value:
+        """`step()` of an object of the project: like an optimizer's where it is one around an optimizer."""
+        result = self.call_value(function, arguments, keywords, node, frame)
+        inside = [thing.info.node for thing in function.things if isinstance(thing, Function)]
+        if any(self._only_steps(method) for method in inside):
+            self.note_step(node, frame, Evidence(known_by="project", confidence=0.9))
+        return result
+
+    def _only_steps(self, method: ast.AST) -> bool:
+        """Whether a method takes an optimizer's step, and neither runs a model nor goes backward."""
+        within = set(ast.walk(method))
+        steps = (other.node for other in self.facts.others.values() if other.kind == "optimizer_step")
+        return not within.isdisjoint(steps) and within.isdisjoint(self.facts.backwards.keys() | self.facts.forwards)
 
     def _built_by_class(self, receiver: Value, node: ast.Call, name: str, frame: Frame) -> Value | None:
         """`Net.from_pretrained(...)` where a base outside the project has that method."""
