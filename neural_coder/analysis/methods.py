@@ -27,6 +27,7 @@ from neural_coder.analysis.values import (
     detached,
     item_of,
     join,
+    loaders_in,
     models_in,
     of,
     rerouted,
@@ -359,6 +360,9 @@ class Methods(Libraries):
                 return of(thing)
             case ("loader", "__iter__"):
                 return of(thing)
+            case ("loader", "__next__"):
+                self.note_next(loaders_in(of(thing)), frame)
+                return UNKNOWN
             case (("no_grad" | "inference_mode" | "autocast"), "__enter__"):
                 return UNKNOWN
         return None

@@ -161,6 +161,12 @@ class Noting(Expressions):
             self.facts.loaders[node] = Built(node, frame.parsed, name, evidence, confirmed=confirmed)
         return Object("loader", node)
 
+    def note_next(self, loaders: set[ast.AST], frame: Frame) -> None:
+        """A batch is read from loaders by hand; what a generator yields comes from such a batch."""
+        if frame.loaders:
+            frame.loaders[-1] |= loaders
+        frame.loaders_yielded |= loaders
+
     def note_optimizer(self, node: ast.Call, name: str, frame: Frame) -> Object:
         """An optimizer is built."""
         if node not in self.facts.optimizers:
