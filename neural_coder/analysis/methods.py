@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from neural_coder.analysis.containers import keys_of
 from neural_coder.analysis.facts import BuiltModel, ForwardCall
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
+from neural_coder.analysis.syntax import dotted
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -35,6 +37,7 @@ from neural_coder.analysis.values import (
 )
 from neural_coder.records import Evidence
 
+_SCHEDULE = re.compile(r"sched|lr|rate|warm", re.IGNORECASE)
 _VIEWS = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "t", "narrow", "select", "transpose", "permute"}
 )
@@ -79,17 +82,23 @@ class Methods(Libraries):
                 if known is not None:
                     return known
         if own:
-            stepping = callee.attr == "step" and not models
+            stepping = self._may_step(callee, frame)
             return self._own_step(node, function, arguments, keywords, frame) if stepping else None
         built = self._built_by_class(receiver, node, callee.attr, frame)
         if built is not None:
             return built
         return self._method_by_name(node, callee, receiver, arguments, flows, frame)
 
+    def _may_step(self, callee: ast.Attribute, frame: Frame) -> bool:
+        """Whether a method of an object of the project is called as an optimizer's step is: `step_and_decay`, too."""
+        if isinstance(callee.value, ast.Name) and callee.value.id == frame.self_name:
+            return False
+        return callee.attr == "step" or ("step" in callee.attr and self.named_like_optimizer(callee.value))
+
     def _own_step(
         self, node: ast.Call, function: Value, arguments: list[Value], keywords: dict[str, Value], frame: Frame
     ) -> Value:
-        """`step()` of an object of the project: like an optimizer's where it is one around an optimizer."""
+        """A step of an object of the project: like an optimizer's where it is one around an optimizer."""
         result = self.call_value(function, arguments, keywords, node, frame)
         inside = [thing.info.node for thing in function.things if isinstance(thing, Function)]
         if any(self._only_steps(method) for method in inside):
@@ -129,7 +138,7 @@ class Methods(Libraries):
             confidence = 0.97 if flows else 0.8
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=confidence))
             return UNKNOWN
-        if name == "step" and self.named_like_optimizer(callee.value):
+        if name == "step" and (self.named_like_optimizer(callee.value) or self._steps_given(callee, arguments)):
             self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
             self.hand_over(arguments, frame)
             return UNKNOWN
@@ -151,6 +160,12 @@ class Methods(Libraries):
         if name in {"items", "values", "keys", "get", "pop", "popitem", "copy"} and receiver.things:
             return self._read_container(name, receiver, arguments)
         return None
+
+    def _steps_given(self, callee: ast.Attribute, arguments: list[Value]) -> bool:
+        """`precision.step(model, optimizer)` of something that is not known; schedules only change the rate."""
+        given = [thing for value in arguments for thing in value.things]
+        has_optimizer = any(isinstance(thing, Object) and thing.kind == "optimizer" for thing in given)
+        return has_optimizer and not _SCHEDULE.search(dotted(callee.value))
 
     def _read_container(self, name: str, receiver: Value, arguments: list[Value]) -> Value:
         if name == "copy":
