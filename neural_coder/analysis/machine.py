@@ -172,6 +172,10 @@ class Machine(ABC):
         """What calling a model gives, which is noted as a site."""
 
     @abstractmethod
+    def is_inner(self, thing: ModelObject, node: ast.Call, frame: Frame) -> bool:
+        """Whether a call belongs to the inner working of a module."""
+
+    @abstractmethod
     def module(self, name: str, level: int, frame: Frame) -> Value:
         """What importing a module gives."""
 

@@ -250,7 +250,23 @@ class Methods(Libraries):
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
-        return Value(frozenset(), flows)
+        return self._perhaps_run(thing, node, flows, frame)
+
+    def _perhaps_run(self, thing: ModelObject, node: ast.Call, flows: frozenset[Flow], frame: Frame) -> Value:
+        """A method of a model whose class is not known: it runs the model if its result leads to a backward.
+
+        Not where it gets what the model has given: that may be all that it works on.
+        """
+        model = self.facts.model(thing)
+        known = bool(model.classes) or model.entry is not None or not (node.args or node.keywords)
+        if known or self._came_from(thing, flows) or self.is_inner(thing, node, frame):
+            return Value(frozenset(), flows)
+        self.note_perhaps(node, thing, frame)
+        return Value(frozenset(), flows | {Flow(node, detached=not self.grad)})
+
+    def _came_from(self, thing: ModelObject, flows: frozenset[Flow]) -> bool:
+        calls = (self.facts.forwards.get(flow.call) for flow in flows if not flow.detached)
+        return any(call is not None and thing.site in call.models for call in calls)
 
     def _method_of_library(
         self,
