@@ -179,6 +179,7 @@ class DataLoader:
     """A place where a data loader (or another source of batches) is built."""
 
     name: str
+    """Empty where a loop goes through it without a name: `for x in DataLoader(...)`."""
     line: int
     statement: Span
     call: Span | None

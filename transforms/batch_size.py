@@ -171,19 +171,20 @@ class BatchSize(Transform):
 
     @staticmethod
     def _why_not(loader: DataLoader, given: Argument | None, size: str) -> str:
+        name = loader.name or "the loader of this loop"
         keywords = {argument.keyword for argument in loader.arguments}
         if loader.used_for != {"inference"}:
-            return f"{loader.name} feeds training" if loader.used_for else f"it is not known what {loader.name} feeds"
+            return f"{name} feeds training" if loader.used_for else f"it is not known what {name} feeds"
         if loader.call is None or (given is None and loader.qualified_name != TORCH_LOADER):
-            return f"{loader.name} is not built with a batch size here"
+            return f"{name} is not built with a batch size here"
         if "batch_sampler" in keywords:
-            return f"{loader.name} takes its batches from a sampler"
+            return f"{name} takes its batches from a sampler"
         if "*" in keywords or ("**" in keywords and given is None):
-            return f"some arguments of {loader.name} are only known at run time"
+            return f"some arguments of {name} are only known at run time"
         if given is not None and given.text == "None":
-            return f"{loader.name} does not form batches"
+            return f"{name} does not form batches"
         if given is not None and given.text == size:
-            return f"{loader.name} already takes batches of {size}"
+            return f"{name} already takes batches of {size}"
         return ""
 
     def no_effect(self, before: Witness, after: Witness) -> str:

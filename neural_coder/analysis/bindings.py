@@ -22,6 +22,7 @@ from neural_coder.analysis.values import (
     Value,
     is_unknown,
     item_of,
+    loaders_in,
     models_in,
     of,
     with_flows,
@@ -57,7 +58,7 @@ class Bindings(Objects):
         if isinstance(target, ast.Subscript):
             bound.written = frame.parsed.text(target)
         self._note_models(bound, value, frame, base)
-        for thing in self._held(value, source):
+        for thing in self._held(value, source, frame):
             if isinstance(thing, Object) and thing.site is not None and thing not in frame.read_objects:
                 if thing.kind == "optimizer":
                     self.facts.optimizer_names.setdefault(thing.site, name)
@@ -67,15 +68,25 @@ class Bindings(Objects):
                 self._note_loader(bound, thing.site)
         return value
 
-    def _held(self, value: Value, source: ast.expr) -> frozenset[Thing]:
-        """What a statement binds; of a display or comprehension (`{"train": DataLoader(...)}`) also its items."""
-        found = set(value.things)
-        if isinstance(source, ast.Dict | ast.List | ast.DictComp | ast.ListComp):
-            found.update(item_of(Value(value.things)).things)
-        return frozenset(found)
+    def _held(self, value: Value, source: ast.expr, frame: Frame) -> frozenset[Thing]:
+        """What a statement binds; of a display, a comprehension or a call (`loaders = build()`) also its items."""
+        if not isinstance(source, ast.Dict | ast.List | ast.DictComp | ast.ListComp | ast.Call):
+            return value.things
+        found = item_of(Value(value.things)).things
+        if isinstance(source, ast.Call) and found:  # not of a container that the call was given
+            found -= item_of(Value(frozenset(frame.read_objects))).things
+        return value.things | found
 
     def _note_loader(self, bound: Binding, site: ast.AST) -> None:
         self.facts.loader_bindings.setdefault((bound.statement, bound.name), bound).sites.add(site)
+
+    def built_for_loop(self, node: ast.For | ast.AsyncFor, iterable: Value, frame: Frame) -> frozenset[ast.AST]:
+        """The loaders that a loop goes through and that it does not read from names: `for x in DataLoader(...)`."""
+        inside = {part for part in ast.walk(node.iter) if part in self.facts.loaders}
+        built = frozenset(inside | loaders_in(iterable)) - self.loaders_read
+        for site in built:
+            self._note_loader(Binding(frame.parsed, node, "", node.target, value=node.iter), site)
+        return built
 
     def _note_models(self, bound: Binding, value: Value, frame: Frame, base: Value) -> None:
         inside = any(isinstance(thing, ModelObject) for thing in base.things)

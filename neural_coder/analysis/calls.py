@@ -182,14 +182,9 @@ def _model_name(facts: Facts, call: ForwardCall) -> str | None:
 
 
 def _loader_name(facts: Facts, call: ForwardCall) -> str | None:
-    names = {
-        binding.written or binding.name for binding in facts.loader_bindings.values() if binding.sites & call.loaders
-    }
-    here = {
-        binding.written or binding.name
-        for binding in facts.loader_bindings.values()
-        if binding.sites & call.loaders and binding.parsed is call.parsed
-    }
+    bindings = [binding for binding in facts.loader_bindings.values() if binding.name and binding.sites & call.loaders]
+    names = {binding.written or binding.name for binding in bindings}
+    here = {binding.written or binding.name for binding in bindings if binding.parsed is call.parsed}
     for choice in (here, names):
         if len(choice) == 1:
             return next(iter(choice))

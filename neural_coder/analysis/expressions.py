@@ -27,11 +27,13 @@ from neural_coder.analysis.values import (
     Outside,
     Value,
     all_flows,
+    detached,
     item_of,
     join,
     loaders_in,
     models_in,
     of,
+    with_flows,
 )
 
 _SHAPES = frozenset({"shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "grad_fn", "size"})
@@ -194,7 +196,10 @@ class Expressions(Containers):
         if isinstance(node.slice, ast.Slice):
             return value
         items = [self.item(value, key) for key in keys_of(index)]
-        return self.read(join([*items, self._looked_up_outside(value)]), frame)
+        found = self.read(join([*items, self._looked_up_outside(value)]), frame)
+        # `values[rows, best]`: which items these are depends on the model that chose them; gradients go no such way.
+        chosen_by = all_flows(index)
+        return with_flows(found, detached(chosen_by, converted=True)) if chosen_by else found
 
     def _looked_up_outside(self, value: Value) -> Value:
         """`registry["name"]` of a library, where the catalogue knows what its registry holds."""

@@ -158,6 +158,8 @@ class Facts:
     aliases: dict[tuple[ast.stmt, str], Binding] = field(default_factory=dict)
     """Statements that bind a model that came as a parameter to an attribute."""
     forwards: dict[ast.Call, ForwardCall] = field(default_factory=dict)
+    perhaps: dict[ast.Call, ForwardCall] = field(default_factory=dict)
+    """Calls of methods of models whose classes are not known: they may run them."""
     backwards: dict[ast.Call, BackwardCall] = field(default_factory=dict)
     derivatives: dict[ast.Call, BackwardCall] = field(default_factory=dict)
     """Gradients by what models were given."""

@@ -112,8 +112,7 @@ class Libraries(Noting):
         if name == "zip":
             return of(Many(of(Items(tuple(self.iterate(value) for value in arguments)))))
         if name == "next":
-            if frame.loaders:
-                frame.loaders[-1] |= loaders_in(first)
+            self.note_next(loaders_in(first), frame)
             return item_of(first)
         if name == "map" and len(arguments) > 1:
             return of(Many(self.call_value(first, [item_of(value) for value in arguments[1:]], {}, node, frame)))

@@ -14,10 +14,15 @@ def find_loaders(facts: Facts, parsed: Parsed) -> tuple[DataLoader, ...]:
     for call in facts.forwards.values():
         for site in call.loaders:
             facts.loaders[site].used_for.add("training" if call.training else "inference")
+    bindings = facts.loader_bindings.values()
+    have_names = {site for binding in bindings if binding.name for site in binding.sites}
     found = [
         _record(facts, binding)
-        for binding in facts.loader_bindings.values()
-        if binding.parsed is parsed and any(facts.loaders[site].confirmed for site in binding.sites)
+        for binding in bindings
+        if binding.parsed is parsed
+        and any(facts.loaders[site].confirmed for site in binding.sites)
+        # A loop stands for the loader that it goes through where no statement gives that one a name.
+        and (binding.name or have_names.isdisjoint(binding.sites))
     ]
     return tuple(sorted(found, key=lambda loader: (loader.statement, loader.name)))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from neural_coder.analysis.containers import keys_of
 from neural_coder.analysis.facts import BuiltModel, ForwardCall
 from neural_coder.analysis.frames import Frame
 from neural_coder.analysis.libraries import Libraries
+from neural_coder.analysis.syntax import dotted
 from neural_coder.analysis.values import (
     UNKNOWN,
     Class,
@@ -27,6 +29,7 @@ from neural_coder.analysis.values import (
     detached,
     item_of,
     join,
+    loaders_in,
     models_in,
     of,
     rerouted,
@@ -34,6 +37,7 @@ from neural_coder.analysis.values import (
 )
 from neural_coder.records import Evidence
 
+_SCHEDULE = re.compile(r"sched|lr|rate|warm", re.IGNORECASE)
 _VIEWS = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "t", "narrow", "select", "transpose", "permute"}
 )
@@ -78,11 +82,34 @@ class Methods(Libraries):
                 if known is not None:
                     return known
         if own:
-            return None
+            stepping = self._may_step(callee, frame)
+            return self._own_step(node, function, arguments, keywords, frame) if stepping else None
         built = self._built_by_class(receiver, node, callee.attr, frame)
         if built is not None:
             return built
         return self._method_by_name(node, callee, receiver, arguments, flows, frame)
+
+    def _may_step(self, callee: ast.Attribute, frame: Frame) -> bool:
+        """Whether a method of an object of the project is called as an optimizer's step is: `step_and_decay`, too."""
+        if isinstance(callee.value, ast.Name) and callee.value.id == frame.self_name:
+            return False
+        return callee.attr == "step" or ("step" in callee.attr and self.named_like_optimizer(callee.value))
+
+    def _own_step(
+        self, node: ast.Call, function: Value, arguments: list[Value], keywords: dict[str, Value], frame: Frame
+    ) -> Value:
+        """A step of an object of the project: like an optimizer's where it is one around an optimizer."""
+        result = self.call_value(function, arguments, keywords, node, frame)
+        inside = [thing.info.node for thing in function.things if isinstance(thing, Function)]
+        if any(self._only_steps(method) for method in inside):
+            self.note_step(node, frame, Evidence(known_by="project", confidence=0.9))
+        return result
+
+    def _only_steps(self, method: ast.AST) -> bool:
+        """Whether a method takes an optimizer's step, and neither runs a model nor goes backward."""
+        within = set(ast.walk(method))
+        steps = (other.node for other in self.facts.others.values() if other.kind == "optimizer_step")
+        return not within.isdisjoint(steps) and within.isdisjoint(self.facts.backwards.keys() | self.facts.forwards)
 
     def _built_by_class(self, receiver: Value, node: ast.Call, name: str, frame: Frame) -> Value | None:
         """`Net.from_pretrained(...)` where a base outside the project has that method."""
@@ -111,7 +138,9 @@ class Methods(Libraries):
             confidence = 0.97 if flows else 0.8
             self.note_backward(node, flows, frame, Evidence(known_by="name", confidence=confidence))
             return UNKNOWN
-        if name == "step" and self.named_like_optimizer(callee.value, *node.args):
+        if name == "step" and (
+            self.named_like_optimizer(callee.value, *node.args) or self._steps_given(callee, arguments)
+        ):
             self.note_step(node, frame, Evidence(known_by="name", confidence=0.7))
             self.hand_over(arguments, frame)
             return UNKNOWN
@@ -133,6 +162,12 @@ class Methods(Libraries):
         if name in {"items", "values", "keys", "get", "pop", "popitem", "copy"} and receiver.things:
             return self._read_container(name, receiver, arguments)
         return None
+
+    def _steps_given(self, callee: ast.Attribute, arguments: list[Value]) -> bool:
+        """`precision.step(model, optimizer)` of something that is not known; schedules only change the rate."""
+        given = [thing for value in arguments for thing in value.things]
+        has_optimizer = any(isinstance(thing, Object) and thing.kind == "optimizer" for thing in given)
+        return has_optimizer and not _SCHEDULE.search(dotted(callee.value))
 
     def _read_container(self, name: str, receiver: Value, arguments: list[Value]) -> Value:
         if name == "copy":
@@ -219,7 +254,23 @@ class Methods(Libraries):
         if name in {"add_module", "register_module", "append", "extend", "insert"}:
             self.adopt(of(thing), join(arguments))
             return of(thing) if name == "append" else UNKNOWN
-        return Value(frozenset(), flows)
+        return self._perhaps_run(thing, node, flows, frame)
+
+    def _perhaps_run(self, thing: ModelObject, node: ast.Call, flows: frozenset[Flow], frame: Frame) -> Value:
+        """A method of a model whose class is not known: it runs the model if its result leads to a backward.
+
+        Not where it gets what the model has given: that may be all that it works on.
+        """
+        model = self.facts.model(thing)
+        known = bool(model.classes) or model.entry is not None or not (node.args or node.keywords)
+        if known or self._came_from(thing, flows) or self.is_inner(thing, node, frame):
+            return Value(frozenset(), flows)
+        self.note_perhaps(node, thing, frame)
+        return Value(frozenset(), flows | {Flow(node, detached=not self.grad)})
+
+    def _came_from(self, thing: ModelObject, flows: frozenset[Flow]) -> bool:
+        calls = (self.facts.forwards.get(flow.call) for flow in flows if not flow.detached)
+        return any(call is not None and thing.site in call.models for call in calls)
 
     def _method_of_library(
         self,
@@ -344,6 +395,9 @@ class Methods(Libraries):
                 return of(thing)
             case ("loader", "__iter__"):
                 return of(thing)
+            case ("loader", "__next__"):
+                self.note_next(loaders_in(of(thing)), frame)
+                return UNKNOWN
             case (("no_grad" | "inference_mode" | "autocast"), "__enter__"):
                 return UNKNOWN
         return None

@@ -37,22 +37,44 @@ class Noting(Expressions):
 
     def note_forward(self, node: ast.Call, thing: ModelObject, frame: Frame) -> ForwardCall:
         """A model is run."""
-        model = self.facts.model(thing)
         call = self.facts.forwards.get(node)
         if call is None:
-            call = self.facts.forwards[node] = ForwardCall(node, frame.parsed, model.evidence)
+            call = self.facts.forwards[node] = ForwardCall(node, frame.parsed, self.facts.model(thing).evidence)
+        self._describe(call, thing, frame)
+        for site in call.loaders:
+            self.facts.loaders[site].confirmed = True
+        self._note_run_inside({thing.site, self.part_owners.get(thing.site, thing.site)})
+        self.ran_forward = True
+        return call
+
+    def note_perhaps(self, node: ast.Call, thing: ModelObject, frame: Frame) -> None:
+        """A model may be run: a forward once a backward goes through what the call gives."""
+        if node in self.facts.forwards:
+            self.note_forward(node, thing, frame)
+            return
+        call = self.facts.perhaps.setdefault(node, ForwardCall(node, frame.parsed, self.facts.model(thing).evidence))
+        self._describe(call, thing, frame)
+
+    def _describe(self, call: ForwardCall, thing: ModelObject, frame: Frame) -> None:
         call.models.add(thing.site)
         if len(call.stacks) < MAX_STACKS:
             call.stacks.add(tuple(self.stack))
         call.outer.add(self.model_calls[-1] if self.model_calls else None)
         call.autocast = call.autocast and self.autocast
         call.grad = call.grad or self.grad
-        for site in frame.loaders[-1] if frame.loaders else ():
-            call.loaders.add(site)
+        call.loaders.update(frame.loaders[-1] if frame.loaders else ())
+
+    def _is_forward(self, flow: Flow) -> bool:
+        """Whether the call that a backward's value came from runs a model; what perhaps does so then has."""
+        call = self.facts.perhaps.get(flow.call)
+        if call is None or flow.detached:
+            return call is None
+        self.facts.forwards[flow.call] = self.facts.perhaps.pop(flow.call)
+        for site in call.loaders:
             self.facts.loaders[site].confirmed = True
-        self._note_run_inside({thing.site, self.part_owners.get(thing.site, thing.site)})
-        self.ran_forward = True
-        return call
+        statements = {statement for stack in call.stacks for _, statement in stack}
+        self.facts.forward_statements.update((statement, site) for statement in statements for site in call.models)
+        return True
 
     def note_backward(self, node: ast.Call, flows: frozenset[Flow], frame: Frame, evidence: Evidence) -> None:
         """Gradients are computed from a value."""
@@ -61,7 +83,7 @@ class Noting(Expressions):
             call = self.facts.backwards[node] = BackwardCall(node, frame.parsed, evidence)
         if len(call.stacks) < MAX_STACKS:
             call.stacks.add(tuple(self.stack))
-        for flow in flows:
+        for flow in filter(self._is_forward, flows):
             call.forwards.add(flow.call)
             if not flow.detached:
                 call.reached.add(flow.call)
@@ -79,7 +101,7 @@ class Noting(Expressions):
 
     def mark_training(self, flow: Flow) -> None:
         """A model's output reached a backward."""
-        forward = self.facts.forwards.get(flow.call)
+        forward = self.facts.forwards.get(flow.call) if self._is_forward(flow) else None
         if forward is None:
             return
         if flow.detached:
@@ -160,6 +182,12 @@ class Noting(Expressions):
         if node not in self.facts.loaders:
             self.facts.loaders[node] = Built(node, frame.parsed, name, evidence, confirmed=confirmed)
         return Object("loader", node)
+
+    def note_next(self, loaders: set[ast.AST], frame: Frame) -> None:
+        """A batch is read from loaders by hand; what a generator yields comes from such a batch."""
+        if frame.loaders:
+            frame.loaders[-1] |= loaders
+        frame.loaders_yielded |= loaders
 
     def note_optimizer(self, node: ast.Call, name: str, frame: Frame) -> Object:
         """An optimizer is built."""

@@ -163,7 +163,7 @@ class Statements(Calling):
     def _run_For(self, node: ast.For | ast.AsyncFor, frame: Frame) -> None:
         kept, self.loaders_read = self.loaders_read, set()
         iterable = self.evaluate(node.iter, frame)
-        loaders = frozenset(self.loaders_read)
+        loaders = self.built_for_loop(node, iterable, frame) | self.loaders_read
         self.loaders_read = kept
         item = self._iterate(iterable, frame)
 

@@ -351,7 +351,8 @@ def _sites(file: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any
     for item in file["training"]:
         yield item["kind"].replace("_", " "), f"{item['callee']}(...)", item
     for item in file["dataloaders"]:
-        yield "data loader", f"{item['name']} = {item['qualified_name']}", item
+        name = f"{item['name']} = " if item["name"] else ""
+        yield "data loader", f"{name}{item['qualified_name']}", item
     for item in file["optimizers"]:
         yield "optimizer", f"{item['name']} = {item['qualified_name']}", item
     for item in file["devices"]:
