@@ -70,6 +70,8 @@ STATEMENTS = {
     "torch imported late": b"from torch.nn import Conv2d\nm = Conv2d(3, 8, 3)\ny = m(x)\nimport torch\n",
     "torch global": b"from torch.nn import Conv2d\nm = Conv2d(3, 8, 3)\ndef f(x):\n    global torch\n    import torch\n    return m(x)\n",
     "strings over lines": _around("y = m('''\n  a\n# no comment\n''', x)\nif a:\n    y = m(f'''\n{x}\n  b''')\n"),
+    "a callee over lines": _around("y = torch.nn.Conv2d(\n    3, 8, 3\n)(x)\nz = (m\n     .forward(x))\n"),
+    "a callee that is taken to a GPU": _around("y = m.cuda()(x)\nz = torch.nn.Conv2d(3, 8, 3, device='cuda')(x)\n"),
     "comments in calls": _around("y = m(  # one\n    # two\n    x,  # three\n)  # four\n"),
     "stars in calls": _around("y = m(*a, **b)\nz = m(\n    *a,\n    k=1,\n    **b,\n)\n"),
     "generators in calls": _around("y = m(x for x in d)\nz = m((x for x in d), 1)\n"),
