@@ -112,6 +112,9 @@ STATEMENTS = {
     "f-strings in f-strings": _around("y = f'{m(x):{m(w)}} {f\"{m(z)}\"}'\n"),
     "type comments": _around("y = m(x)  # type: ignore[call]\nz = []  # type: List[int]\n"),
     "a statement that takes its model to a GPU": _around("m.train().cuda()\nm.cuda(); m.to('cuda')\n"),
+    "a loss that is scaled for a GPU": _around(
+        "o = torch.optim.SGD(m.parameters(), lr=0.1)\ns = torch.cuda.amp.GradScaler()\nl = m(x).sum()\ns.scale(l).backward()\ns.step(o)\n"
+    ),
     "several models": _around("a, b = torch.nn.Linear(1, 2), torch.nn.Conv2d(1, 2, 3)\na = b = m\ny = a(b(m(x)))\n"),
     "a model in an f-string": _around("print(f'{m(x)}', f'''\n{m(x)!r:>10}\n''')\n"),
     "type parameters and soft keywords": _around("match = type = case = m(x)\n_ = m(match)\nprint(type, case)\n"),
