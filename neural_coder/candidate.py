@@ -6,6 +6,7 @@ patched text has the same sites, in the same order, as the original.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,12 +167,24 @@ def _broken_promise(plan: Plan, patched: Project, before: Sequence[Analysis], af
             where = ", ".join(f"{change.author} at line {change.line}" for change in again.changes)
             return f"a second pass over {facts.path.name} would change it again ({where})"
         original = originals.get(facts.path.resolve())
-        if original is None or _sites(original) != _sites(facts):
+        if original is None or not _same_sites(original, facts):
             return f"the sites in {facts.path.name} are no longer the same"
     if len(after) != len(before):
         return "the script no longer imports the same files"
     return ""
 
 
-def _sites(facts: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return tuple(call.callee for call in facts.inference), tuple(call.kind for call in facts.training)
+def _same_sites(before: Analysis, after: Analysis) -> bool:
+    """Whether a patched file has the sites of the original, in the same order."""
+    if [call.kind for call in before.training] != [call.kind for call in after.training]:
+        return False
+    pairs = itertools.zip_longest(before.inference, after.inference)
+    return all(old and new and _same_callee(old.callee, new.callee) for old, new in pairs)
+
+
+def _same_callee(before: str, after: str) -> bool:
+    """Whether a patch left alone what is called, but for its layout: a block around a statement indents its lines.
+
+    What is called by an expression with calls of its own may be patched itself: `model.cuda()(x)`.
+    """
+    return "(" in before or "".join(before.split()) == "".join(after.split())

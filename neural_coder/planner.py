@@ -91,16 +91,18 @@ def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tup
 
     Args:
         plan: The variant.
-        analysis: The facts on the original file; all features see the same.
+        analysis: The facts on the original file. All features see the same, without what one of them takes out of it.
 
     Returns:
         The edits, each with its author, and the sites that were left alone, each with the reason.
     """
     edits: list[Authored] = []
     left: list[LeftAlone] = []
+    gone = {use for feature in plan.features for use in _kind(feature).takes_out}
     for feature in plan.features:
         kind = _kind(feature)
-        for item in kind().edits(analysis, feature.value):
+        devices = tuple(use for use in analysis.devices if use.kind not in gone - kind.takes_out)
+        for item in kind().edits(replace(analysis, devices=devices), feature.value):
             if isinstance(item, LeftAlone):
                 left.append(item)
                 continue

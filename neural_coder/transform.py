@@ -50,6 +50,8 @@ class Transform(ABC):
     """Whether a search adds it to every variant that it fits, because it costs nothing and may help anywhere."""
     excludes: ClassVar[frozenset[str]] = frozenset()
     """Features, beyond those of the same slot, that it cannot be combined with."""
+    takes_out: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of `DeviceUse` that a script no longer has with it; the other features of a plan need not mind them."""
     automatic: ClassVar[bool] = True
     """Whether a search tries it without being asked."""
     values: ClassVar[tuple[str, ...]] = ()

@@ -36,6 +36,7 @@ class CudaToCpu(Transform):
     tasks = frozenset({"inference", "training"})
     slot = "device"
     order = 10
+    takes_out = frozenset({"grad_scaler"})
     automatic = False
     hardware = "machines without an NVIDIA GPU"
 

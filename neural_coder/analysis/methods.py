@@ -67,7 +67,9 @@ class Methods(Libraries):
             results = [
                 self.model_method(thing, node, callee.attr, arguments, keywords, flows, frame) for thing in models
             ]
-            return join(results)
+            # The model that comes back is still what the results of others went into.
+            kept = receiver.flows if callee.attr in self.catalogue.same_methods else frozenset()
+            return with_flows(join(results), kept)
         for thing in receiver.things:
             inherited = thing.self_thing if isinstance(thing, Super) else None
             if isinstance(inherited, ModelObject) and callee.attr in self.catalogue.same_methods and not own:

@@ -17,6 +17,7 @@ HEAD = "import torch\n\nmodel = torch.nn.Linear(3, 8)\nx = torch.zeros(1, 3)\n"
         "out = model(x)\nout.clamp_(0)\n",
         "total = 0\nfor _ in range(3):\n    total += model(x).sum()\ntotal /= 3\n",
         "with torch.no_grad():\n    out = model(x)\nout /= 2\n",
+        "half = shorten(model(x))\nhalf = half.to('cpu')\nhalf.weight[0] = 1\nhalf.parameters()\n",
         "def encode(x):\n    return model(x)\n\nfeatures = encode(x)\nfeatures /= features.norm()\n",
     ],
 )

@@ -32,7 +32,7 @@ from neural_coder.source import Source
 SITES = 6
 """About how many places of each kind a guess picks in a file."""
 EVIDENCE = Evidence(known_by="name", confidence=0.5, note="made up")
-INSERTED = frozenset({"accelerate", "autocast", "compile", "GradScaler", "inference_mode", "no_grad", "to"})
+INSERTED = frozenset({"accelerate", "autocast", "compile", "GradScaler", "inference_mode", "no_grad", "optimize", "to"})
 """Callees that transforms put in; a guess never picks them, or the patched file would hold more sites."""
 WRAPPERS = frozenset({"autocast", "inference_mode", "no_grad"})
 LAYERS = (None, frozenset({"Conv2d", "Linear"}), frozenset({"LSTM"}))
@@ -406,11 +406,12 @@ def _deleted(node: ast.AST) -> set[str]:
 
 
 def is_inserted(statement: ast.stmt) -> bool:
-    """Whether a statement is one that a transform puts behind a model."""
+    """Whether a statement is one that a transform puts behind a model or its optimizer."""
     match statement:
         case ast.Assign(value=ast.Call() as call):
             keywords = {keyword.arg for keyword in call.keywords}
-            return tail(call) == "accelerate" or (tail(call) == "to" and "memory_format" in keywords)
+            needed = {"accelerate": "engine", "to": "memory_format", "optimize": "optimizer"}.get(tail(call), "")
+            return needed in keywords
         case ast.Expr(value=ast.Call() as call):
             return tail(call) == "compile"
     return False

@@ -70,6 +70,8 @@ STATEMENTS = {
     "torch imported late": b"from torch.nn import Conv2d\nm = Conv2d(3, 8, 3)\ny = m(x)\nimport torch\n",
     "torch global": b"from torch.nn import Conv2d\nm = Conv2d(3, 8, 3)\ndef f(x):\n    global torch\n    import torch\n    return m(x)\n",
     "strings over lines": _around("y = m('''\n  a\n# no comment\n''', x)\nif a:\n    y = m(f'''\n{x}\n  b''')\n"),
+    "a callee over lines": _around("y = torch.nn.Conv2d(\n    3, 8, 3\n)(x)\nz = (m\n     .forward(x))\n"),
+    "a callee that is taken to a GPU": _around("y = m.cuda()(x)\nz = torch.nn.Conv2d(3, 8, 3, device='cuda')(x)\n"),
     "comments in calls": _around("y = m(  # one\n    # two\n    x,  # three\n)  # four\n"),
     "stars in calls": _around("y = m(*a, **b)\nz = m(\n    *a,\n    k=1,\n    **b,\n)\n"),
     "generators in calls": _around("y = m(x for x in d)\nz = m((x for x in d), 1)\n"),
@@ -110,6 +112,9 @@ STATEMENTS = {
     "f-strings in f-strings": _around("y = f'{m(x):{m(w)}} {f\"{m(z)}\"}'\n"),
     "type comments": _around("y = m(x)  # type: ignore[call]\nz = []  # type: List[int]\n"),
     "a statement that takes its model to a GPU": _around("m.train().cuda()\nm.cuda(); m.to('cuda')\n"),
+    "a loss that is scaled for a GPU": _around(
+        "o = torch.optim.SGD(m.parameters(), lr=0.1)\ns = torch.cuda.amp.GradScaler()\nl = m(x).sum()\ns.scale(l).backward()\ns.step(o)\n"
+    ),
     "several models": _around("a, b = torch.nn.Linear(1, 2), torch.nn.Conv2d(1, 2, 3)\na = b = m\ny = a(b(m(x)))\n"),
     "a model in an f-string": _around("print(f'{m(x)}', f'''\n{m(x)!r:>10}\n''')\n"),
     "type parameters and soft keywords": _around("match = type = case = m(x)\n_ = m(match)\nprint(type, case)\n"),

@@ -12,7 +12,7 @@ from neural_coder.edits import Edit, Replace, Wrap
 from neural_coder.records import Span
 
 _ADDED = frozenset({"batch_size", "fused"})
-_MODULES = frozenset({"torch", "neural_coder"})
+_MODULES = frozenset({"torch", "neural_coder", "intel_extension_for_pytorch"})
 
 
 def same_shape(before: str, after: str, edits: Sequence[Edit]) -> bool:

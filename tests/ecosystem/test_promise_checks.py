@@ -17,6 +17,13 @@ WRAPPED = BEFORE.replace("    y = model(x)\n", "    with torch.inference_mode():
 INSERT = InsertAfter(at=Span(line=2, column=0, end_line=2, end_column=12), code="model.compile()", reason="why")
 ADD = AddArgument(call=Span(line=2, column=8, end_line=2, end_column=12), keyword="fused", value="True", reason="why")
 REPLACE = Replace(at=Span(line=6, column=4, end_line=6, end_column=5), code='"cpu"', reason="why")
+EXTEND = InsertAfter(
+    at=Span(line=6, column=0, end_line=6, end_column=5),
+    code="model, w = intel_extension_for_pytorch.optimize(model, optimizer=w, dtype=torch.bfloat16, inplace=True)",
+    reason="why",
+    imports=("torch", "intel_extension_for_pytorch"),
+)
+EXTENDED = BEFORE.replace("torch\n", "torch\nimport intel_extension_for_pytorch\n") + EXTEND.code + "\n"
 
 
 def broken(before: str, after: str, *edits: Edit) -> list[str]:
@@ -32,8 +39,9 @@ def broken(before: str, after: str, *edits: Edit) -> list[str]:
         (BEFORE.replace("comment\n", "comment\nmodel.compile()\n"), INSERT),
         (BEFORE.replace("f(1)", "f(1, fused=True)"), ADD),
         (BEFORE.replace("w = 2", 'w = "cpu"'), REPLACE),
+        (EXTENDED, EXTEND),
     ],
-    ids=["wrap", "insert", "add", "replace"],
+    ids=["wrap", "insert", "add", "replace", "extend"],
 )
 def test_a_good_patch_breaks_no_promise(after, edit):
     assert broken(BEFORE, after, edit) == []
