@@ -85,3 +85,10 @@ def test_a_name_that_loses_its_binding_is_noticed(tmp_path):
 
 def test_a_patch_that_names_changes_but_makes_none_is_noticed():
     assert broken(BEFORE, BEFORE, INSERT)
+
+
+def test_a_comment_in_what_is_replaced_may_go_above_the_statement():
+    before = "a = 1\nb = f(\n    1,  # why\n)\n"
+    replace = Replace(at=Span(line=2, column=4, end_line=4, end_column=1), code='"cpu"', reason="why")
+    assert broken(before, 'a = 1\n# why\nb = "cpu"\n', replace) == []
+    assert broken(before, '# why\na = 2\nb = "cpu"\n', replace) != []

@@ -126,6 +126,8 @@ def kept_fragments(text: Text, edits: Sequence[Edit], *, loose: bool = False) ->
         elif isinstance(edit, Wrap):
             last = _last_comment(text, lines[1])
             cuts.update(text.starts[line - 1] for line in range(lines[0], last + 1) if line not in text.inside_strings)
+        elif isinstance(edit, Replace) and _holds_comment(text, start, end):
+            cuts.add(text.starts[lines[0] - 1])  # the comment goes above the statement
         cuts.update((start, end, text.line_range(*lines)[1]))
         if isinstance(edit, InsertAfter | Accelerate):
             cuts.add(text.line_range(lines[0], _last_comment(text, lines[1]))[1])
@@ -149,6 +151,10 @@ def _pieces(
             piece = piece.rstrip("\\ \t\r\n") if piece.strip("\\;,() \t\r\n") else ""
         if piece.strip(";"):
             yield piece
+
+
+def _holds_comment(text: Text, start: int, end: int) -> bool:
+    return any(token.kind == tokenize.COMMENT and start <= token.start < end for token in text.tokens)
 
 
 def _edges(token: Token, ranges: list[tuple[int, int]]) -> tuple[int, ...]:
