@@ -56,12 +56,28 @@ class TorchaoEngine(Engine):
         with torch.inference_mode(False), torch.no_grad():
             # Its own settings for Inductor are meant for GPUs and would change the user's other models too.
             quantize_(module, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False), is_wanted)
+            _narrow(module)
         conversion = CompiledInt8(module)
         conversion.quantized_modules = sum(_is_quantized(getattr(part, "weight", None)) for part in module.modules())
         if not conversion.quantized_modules:
             but = "that is not excluded" if excluded else "to quantize"
             raise CannotConvert(f"it has no Linear layer {but}")
         return conversion
+
+
+def _narrow(module: torch.nn.Module) -> None:
+    """Give weights 7 bits where sums of products overflow: Inductor's kernel cuts them off, and torchao has no setting.
+
+    On a CPU without VNNI, 8 bits gave a network of two layers an error of 23 %, 7 bits one of 1.8 %.
+    """
+    from neural_coder.runtime.overflow import sums_overflow
+
+    for weight in module.parameters():
+        if _is_quantized(weight) and weight.device.type == "cpu" and sums_overflow():
+            if not hasattr(weight, "qdata"):
+                raise CannotConvert("sums of 8-bit products overflow on this processor; update torchao for 7 bits")
+            weight.qdata.copy_((weight.qdata / 2).round())
+            weight.scale.mul_(2)
 
 
 def _is_quantized(weight: object) -> bool:

@@ -17,6 +17,7 @@ from neural_coder.runtime.engine_ipex import autocast
 from neural_coder.runtime.exclusion import excluded_modules
 from neural_coder.runtime.flat import Flat
 from neural_coder.runtime.ipex_threads import in_this_thread_only
+from neural_coder.runtime.overflow import sums_overflow
 from neural_coder.runtime.structure import Call, tensors_of
 
 _INNER = "module"
@@ -100,10 +101,8 @@ def _calibrate(prepared: torch.nn.Module, data: Sequence[tuple[torch.Tensor, ...
 
 
 def _mapping(observer: str, alpha: float | None) -> QConfigMapping:
-    # Sums of products of full 8-bit numbers overflow 16 bits on CPUs without VNNI.
-    narrow = not torch.cpu._is_vnni_supported()
     kind = {"histogram": HistogramObserver, "minmax": MinMaxObserver}[observer]
-    activation = kind.with_args(reduce_range=narrow)
+    activation = kind.with_args(reduce_range=sums_overflow())
     if alpha is not None:
         return ipex.quantization.get_smooth_quant_qconfig_mapping(alpha=alpha, act_observer=activation)
     weight = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)

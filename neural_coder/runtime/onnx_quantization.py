@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from neural_coder.runtime.engine import CannotConvert
 from neural_coder.runtime.onnx_graph import first_and_last, load_graph
+from neural_coder.runtime.overflow import is_arm, sums_overflow
 
 if TYPE_CHECKING:
     import onnx
@@ -94,7 +92,7 @@ def quantize_statically(
     chosen = _chosen(graph, quantizable(graph), MULTIPLYING, excluded, options)
     if not chosen:
         raise CannotConvert("it has no convolution or matrix product to quantize")
-    symmetric = _is_arm() if options.symmetric is None else options.symmetric
+    symmetric = is_arm() if options.symmetric is None else options.symmetric
     methods = {
         "minmax": CalibrationMethod.MinMax,
         "percentile": CalibrationMethod.Percentile,
@@ -110,7 +108,7 @@ def quantize_statically(
             per_channel=options.per_channel,
             reduce_range=_reduced(options),
             # On x86 products of unsigned activations and signed weights are the fast ones, on Arm those of signed ones.
-            activation_type=QuantType.QInt8 if _is_arm() else QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if is_arm() else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=chosen,
             use_external_data_format=True,
@@ -142,19 +140,6 @@ def integer_nodes(file: Path) -> int:
         node.op_type in _INTEGER or (node.op_type in MULTIPLYING and {*node.input[:2]} <= dequantized)
         for node in graph.node
     )
-
-
-def saturates() -> bool:
-    """Whether sums of 8-bit products may overflow on this CPU, so that weights should have 7 bits."""
-    if _is_arm():
-        return False
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return not any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
-    try:
-        return "vnni" not in Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux: 7 bits are right everywhere
-        return True
 
 
 class _Reader:
@@ -190,11 +175,7 @@ def _multiplies_weights(node: onnx.NodeProto, weights: set[str]) -> bool:
 
 
 def _reduced(options: Options) -> bool:
-    return saturates() if options.reduce_range is None else options.reduce_range
-
-
-def _is_arm() -> bool:
-    return platform.machine().lower() in ("aarch64", "arm64")
+    return sums_overflow() if options.reduce_range is None else options.reduce_range
 
 
 @contextmanager

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-import platform
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
 from neural_coder.runtime.openvino_graph import MULTIPLYING, Translated, operator_of
 from neural_coder.runtime.openvino_library import nncf, quiet_nncf
+from neural_coder.runtime.overflow import sums_overflow
 
 if TYPE_CHECKING:
     from neural_coder.runtime.engine_openvino import Options
@@ -150,7 +148,6 @@ def _advanced(library: Any, options: Options) -> Any:
         parameters.activations_range_estimator_params = found
     if options.alpha is not None:
         parameters.smooth_quant_alphas = library.AdvancedSmoothQuantParameters(matmul=options.alpha)
-    if platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_vnni_supported():
-        # Without VNNI two products of 8 bits overflow their sum of 16 bits.
+    if sums_overflow():
         parameters.overflow_fix = library.OverflowFix.ENABLE
     return parameters

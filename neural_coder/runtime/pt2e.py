@@ -13,6 +13,7 @@ from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
 from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
+from neural_coder.runtime.overflow import sums_overflow
 
 _LAYERS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _OBSERVERS = {
@@ -109,7 +110,7 @@ def _scale_and_zero(
 
 def _recipe(request: Request) -> Any:
     options: Any = request.settings.options
-    reduce_range = not _has_vnni() if options.reduce_range is None else options.reduce_range
+    reduce_range = sums_overflow() if options.reduce_range is None else options.reduce_range
     recipe = x86.get_default_x86_inductor_quantization_config(
         is_dynamic=request.precision == "int8_dynamic", reduce_range=reduce_range
     )
@@ -118,10 +119,6 @@ def _recipe(request: Request) -> Any:
     observer = _OBSERVERS[options.observer].with_args(eps=2**-12)
     activation = dataclasses.replace(recipe.input_activation, observer_or_fake_quant_ctr=observer)
     return dataclasses.replace(recipe, input_activation=activation, output_activation=activation)
-
-
-def _has_vnni() -> bool:
-    return bool(torch.cpu._is_vnni_supported())
 
 
 def _kept(exported: Exported, graph: torch.fx.GraphModule, request: Request) -> set[str]:

@@ -137,7 +137,7 @@ class Everything(nn.Module):
         labels = logits.argmax(-1)
         return {
             "output": (logits, labels) if ModelOutput is None else Output(logits=logits, labels=labels),
-            "pair": Pair(hidden, [logits.mean(), {"picture": picture}]),
+            "pair": Pair(hidden, [logits.abs().mean(), {"picture": picture}]),
             "record": Record(hidden[:, 0]),
             "mask": mask,
             "nothing": nothing,
