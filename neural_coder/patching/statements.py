@@ -133,9 +133,11 @@ class Statements:
     def _drop(self, statement: ast.stmt) -> Piece:
         layout = self._layout
         start, end = layout.start(statement), layout.end(statement)
-        if not self._can_vanish(statement):
-            return Piece(start, end, "pass", Rank.INSIDE)
         first, last = layout.line_at(start), layout.line_at(end)
+        if not self._can_vanish(statement):
+            above = layout.comments_in(start, end) if layout.begins_line(statement) else ()
+            lines = [*(comment.text for comment in above), "pass"]
+            return Piece(start, end, (layout.newline_of(last) + self.indent(statement)).join(lines), Rank.INSIDE)
         comments = [comment.text for comment in layout.comments_in(start, layout.line_end(last))]
         if comments:
             text = (layout.newline_of(last) + self.indent(statement)).join(comments)

@@ -115,6 +115,9 @@ STATEMENTS = {
     "a loss that is scaled for a GPU": _around(
         "o = torch.optim.SGD(m.parameters(), lr=0.1)\ns = torch.cuda.amp.GradScaler()\nl = m(x).sum()\ns.scale(l).backward()\ns.step(o)\n"
     ),
+    "a call for GPUs alone in its block": _around(
+        "if a:\n    torch.cuda.set_device(  # the first\n        # of all\n        0\n    )\nif a: torch.cuda.empty_cache()  # all\n"
+    ),
     "several models": _around("a, b = torch.nn.Linear(1, 2), torch.nn.Conv2d(1, 2, 3)\na = b = m\ny = a(b(m(x)))\n"),
     "a model in an f-string": _around("print(f'{m(x)}', f'''\n{m(x)!r:>10}\n''')\n"),
     "type parameters and soft keywords": _around("match = type = case = m(x)\n_ = m(match)\nprint(type, case)\n"),
