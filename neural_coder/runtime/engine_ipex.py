@@ -212,6 +212,14 @@ class IpexEngine(Engine):
             )
         return ""
 
+    def unavailable(self, precision: str) -> str:
+        """Packing weights in bfloat16 fails where the processor is too old for it."""
+        import torch
+
+        if precision.endswith("bf16") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "this processor has no instructions for the extension's bfloat16 (AVX512 or AVX_NE_CONVERT)"
+        return ""
+
     def compute_dtype(self, precision: str) -> torch.dtype | None:
         """Inputs stay as they are: autocast inside of the graph decides what is computed in bfloat16."""
         return None

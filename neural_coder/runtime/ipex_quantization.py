@@ -102,7 +102,7 @@ def _calibrate(prepared: torch.nn.Module, data: Sequence[tuple[torch.Tensor, ...
 
 def _mapping(observer: str, alpha: float | None) -> QConfigMapping:
     kind = {"histogram": HistogramObserver, "minmax": MinMaxObserver}[observer]
-    activation = kind.with_args(reduce_range=sums_overflow())
+    activation = kind.with_args(quant_min=0, quant_max=127 if sums_overflow() else 255)
     if alpha is not None:
         return ipex.quantization.get_smooth_quant_qconfig_mapping(alpha=alpha, act_observer=activation)
     weight = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)

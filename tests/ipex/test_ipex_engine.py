@@ -15,13 +15,15 @@ if importlib.util.find_spec("intel_extension_for_pytorch") is None:
 from torch import nn  # noqa: E402
 
 from neural_coder.runtime import AccelerationWarning, accelerate, explain  # noqa: E402
-from neural_coder.runtime.engine_ipex import _load  # noqa: E402
+from neural_coder.runtime.engine_ipex import ENGINE, _load  # noqa: E402
 from neural_coder.runtime.quiet import quiet  # noqa: E402
 from neural_coder.runtime.structure import Call  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 _load()
+WHY_NO_BF16 = ENGINE.unavailable("bf16")
+needs_bf16 = pytest.mark.skipif(bool(WHY_NO_BF16), reason=WHY_NO_BF16)
 
 
 class Net(nn.Module):
@@ -75,9 +77,9 @@ def graph_of(model):
     ("precision", "quantized", "dtypes", "least", "most"),
     [
         ("fp32", 0, {"float32"}, 0, 1e-4),
-        ("bf16", 0, {"bfloat16"}, 1e-4, 0.03),
+        pytest.param("bf16", 0, {"bfloat16"}, 1e-4, 0.03, marks=needs_bf16),
         ("int8_static", 3, {"float32", "qint8"}, 1e-4, 0.1),
-        ("int8_static_bf16", 3, {"bfloat16", "qint8"}, 1e-4, 0.1),
+        pytest.param("int8_static_bf16", 3, {"bfloat16", "qint8"}, 1e-4, 0.1, marks=needs_bf16),
     ],
 )
 def test_each_precision_is_what_it_says(precision, quantized, dtypes, least, most):
@@ -89,6 +91,15 @@ def test_each_precision_is_what_it_says(precision, quantized, dtypes, least, mos
     # The extension stores weights of convolutions channels-last: never those of the user's own model.
     assert model.conv.weight.stride() == net().conv.weight.stride()
     assert torch.equal(model.conv.weight, net().conv.weight)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8_static_bf16"])
+def test_a_processor_without_bfloat16_is_told_so(precision, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.warns(AccelerationWarning, match="no instructions for the extension's bfloat16"):
+        model = accelerate(net(), engine="ipex", precision=precision)
+    with torch.inference_mode():
+        assert torch.equal(model(images(1) * 0)["logits"], net()(images(1) * 0)["logits"])
 
 
 def test_arguments_with_defaults_take_their_own_way_through_the_model():
@@ -136,7 +147,7 @@ def test_options_that_cannot_be_meant_are_refused(options):
         accelerate(net(), engine="ipex", **options)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_without_a_trace_the_answers_are_the_same(precision):
     _, told, wrong = run(precision, traced=False, strict=True)
     assert (told.running, told.graphs) == (f"ipex/{precision}", 0)
@@ -247,7 +258,7 @@ def test_other_threads_go_on_while_models_are_quantized():
     assert (nn.Module.__call__, nn.Sequential.forward) == methods
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8_static"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=needs_bf16), "int8_static"])
 def test_a_transformer_is_traced_with_keyword_arguments(precision):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -269,6 +280,7 @@ def test_a_transformer_is_traced_with_keyword_arguments(precision):
     assert (explain(model).quantized_modules > 5) == (precision == "int8_static")
 
 
+@needs_bf16
 def test_the_examples_for_training_run_and_learn():
     from neural_coder.transforms.intel_training import IntelTraining
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from neural_coder.bench.machine import describe_machine
 from neural_coder.runtime import AccelerationWarning, accelerate, explain
 
 PYTHON = os.environ.get("NEURAL_CODER_IPEX", "")
 MEASURED = ("faster", "same", "slower", "undecided")  # the last where the machine is too noisy to tell
 needs_environment = pytest.mark.skipif(not PYTHON, reason="NEURAL_CODER_IPEX names no interpreter: make test-ipex")
+needs_bf16 = pytest.mark.skipif(
+    "AVX-512" not in describe_machine().features, reason="the extension's bfloat16 needs AVX-512"
+)
 
 INFER = """
 import torch
@@ -68,7 +72,12 @@ def test_an_extension_for_another_pytorch_is_not_even_imported(tmp_path, monkeyp
 @pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "features"), [(INFER, "intel_extension,bf16_weights"), (TRAIN, "intel_training")], ids=["infer", "train"]
+    ("script", "features"),
+    [
+        pytest.param(INFER, "intel_extension", id="infer"),
+        pytest.param(INFER, "intel_extension,bf16_weights", id="infer in bf16", marks=needs_bf16),
+        pytest.param(TRAIN, "intel_training", id="train", marks=needs_bf16),
+    ],
 )
 def test_a_variant_runs_in_the_environment_and_is_compared_with_the_users_own(
     script, features, tmp_path, monkeypatch, neural_coder
