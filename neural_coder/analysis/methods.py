@@ -38,6 +38,7 @@ from neural_coder.analysis.values import (
 from neural_coder.records import Evidence
 
 _SCHEDULE = re.compile(r"sched|lr|rate|warm", re.IGNORECASE)
+"""In names of what changes the learning rate of an optimizer that it is given."""
 _VIEWS = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "t", "narrow", "select", "transpose", "permute"}
 )

@@ -70,6 +70,12 @@ class OnnxruntimeEngine(Engine):
         """The exported graph, its serialized form, and the session's own copy; quantizers load it twice more."""
         return 3.0 if precision == "fp32" else 5.0
 
+    def surroundings(self) -> str:
+        """Graphs are kept as they were optimized for one processor, and weights in as many bits as it adds up right."""
+        from neural_coder.runtime.processor import instructions
+
+        return instructions()
+
     def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Prepare a copy; it is exported when the shapes of a call are known."""
         from neural_coder.runtime.onnx_sessions import OnnxSessions

@@ -81,6 +81,12 @@ class OpenvinoEngine(Engine):
             return "this processor has no bfloat16 instructions (AMX, AVX512_BF16 or Arm BF16)"
         return ""
 
+    def surroundings(self) -> str:
+        """Quantized weights have as many bits as one processor adds up right."""
+        from neural_coder.runtime.processor import instructions
+
+        return instructions()
+
     def convert(self, model: torch.nn.Module, request: Request) -> Conversion:
         """Prepare a copy; it is exported when the shapes of a call are known."""
         from neural_coder.runtime.conversion import twin

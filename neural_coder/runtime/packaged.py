@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,11 +19,11 @@ from neural_coder.runtime.compiled import inductor_options
 from neural_coder.runtime.engine import CannotConvert, Program, Request
 from neural_coder.runtime.exported import Exported, Shapes
 from neural_coder.runtime.graphs import Graphs, Session
+from neural_coder.runtime.processor import instructions
 from neural_coder.runtime.structure import Call
 
 _LIBRARY = "model.pt2"
 _QUANTIZED = "quantized.json"
-_CPUINFO = Path("/proc/cpuinfo")
 _LONGEST = 300
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Errors that are the cache's: a full disk, or one that cannot be written."""
@@ -90,12 +89,7 @@ class Packaged(Graphs):
 
 def surroundings() -> str:
     """What compiled code depends on besides the model: the processor it was made for, and the number of threads."""
-    try:
-        lines = _CPUINFO.read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{torch.get_num_threads()} threads, {flags}"
+    return f"{torch.get_num_threads()} threads, {instructions()}"
 
 
 def _words(error: Exception) -> str:

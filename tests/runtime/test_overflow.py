@@ -7,9 +7,10 @@ torch = pytest.importorskip("torch")
 from promised import VARIANTS, ready  # noqa: E402
 from torch import nn  # noqa: E402
 
-from neural_coder.runtime import engine_torchao, overflow  # noqa: E402
+from neural_coder.runtime import engine_torchao, overflow, processor  # noqa: E402
 from neural_coder.runtime.calibration import Calibration  # noqa: E402
-from neural_coder.runtime.engine import Request  # noqa: E402
+from neural_coder.runtime.engine import Request, load_engine  # noqa: E402
+from neural_coder.runtime.quiet import quiet  # noqa: E402
 from neural_coder.runtime.settings import Settings  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -40,7 +41,8 @@ def test_weights_of_torchao_have_7_bits_where_sums_overflow(overflows, largest, 
     monkeypatch.setattr(overflow, "sums_overflow", lambda: overflows)
     settings = Settings(engine="torchao", precision="int8_dynamic")
     request = Request(settings=settings, calibration=Calibration(settings.calibration))
-    weight = engine_torchao.ENGINE.convert(wide()[0], request).module[0].weight
+    with quiet():  # of torchao's imports
+        weight = engine_torchao.ENGINE.convert(wide()[0], request).module[0].weight
     assert weight.qdata.abs().max() == largest
     assert (weight.dequantize() - wide()[0][0].weight).abs().max() < 0.001
 
@@ -58,3 +60,14 @@ def test_vnni_adds_in_32_bits(capabilities, overflows, monkeypatch):
 def test_arm_adds_in_32_bits(monkeypatch):
     monkeypatch.setattr(overflow.platform, "machine", lambda: "aarch64")
     assert not overflow.sums_overflow()
+
+
+@pytest.mark.parametrize("engine", ["inductor", "onnxruntime", "openvino"])
+def test_what_is_kept_for_one_processor_is_not_used_on_another(engine, tmp_path, monkeypatch):
+    """Its weights may have a bit too many there."""
+    told = []
+    for flags in ("flags : avx2", "flags : avx2 avx512_vnni"):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+        monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+        told.append(load_engine(engine, "int8_static").surroundings())
+    assert told[0] != told[1]
