@@ -16,7 +16,7 @@ from neural_coder.runtime import guards
 from neural_coder.runtime.engine import Engine
 from neural_coder.runtime.explanation import Explanation
 from neural_coder.runtime.kind import Kind, OtherStructure
-from neural_coder.runtime.proving import Converted, Prover, device_of, in_words
+from neural_coder.runtime.proving import Converted, Prover, in_words
 from neural_coder.runtime.settings import Settings
 from neural_coder.runtime.standing import Standing
 from neural_coder.runtime.structure import Call, tensors_inside
@@ -34,6 +34,21 @@ _OF_FUNCTIONS = {
 Forward = Callable[..., object]
 
 
+class _Forks:
+    """How many forks lie between the first process and this one; to ask the system who one is costs more."""
+
+    count = 0
+
+    @classmethod
+    def counted(cls) -> None:
+        """Called in each new child."""
+        cls.count += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Forks.counted)
+
+
 class Dispatcher:
     """The forward of an accelerated model."""
 
@@ -42,7 +57,7 @@ class Dispatcher:
         self.__wrapped__: Forward = model.forward  # where `inspect.signature` looks
         self._model = model
         self._engine = engine
-        self._process = os.getpid()
+        self._forks = _Forks.count
         self._standing = Standing(type(model).__name__, settings)
         self._prover = Prover(model, engine, settings, self._standing, self.__wrapped__)
 
@@ -54,12 +69,12 @@ class Dispatcher:
         if reason:
             return self._run_original(reason, args, kwargs)
         call = Call(args, kwargs)
+        key = self._key(call)
         converted = self._prover.current()
-        reason = guards.unfit(call.leaves) or self._gradients(call, converted)
+        kind = converted.kinds.get(key) if converted is not None else None
+        reason = self._unfit(call, kind) or self._gradients(call, converted)
         if reason:
             return self._run_original(reason, args, kwargs)
-        key = self._key(call)
-        kind = converted.kinds.get(key) if converted is not None else None
         if converted is None or kind is None or kind.checks:
             return self._prove(call, key)
         reason = kind.reason or self._prover.objection(call, converted)
@@ -99,7 +114,13 @@ class Dispatcher:
         if self._model.training:
             return "training mode"
         # Threads and sessions of an engine do not survive a fork: asking them there would wait for ever.
-        return "" if os.getpid() == self._process else "this is a forked child process"
+        return "" if _Forks.count == self._forks else "this is a forked child process"
+
+    def _unfit(self, call: Call, kind: Kind | None) -> str:
+        # Of a known kind all is fine but sizes, and these as well where they are part of the key.
+        if kind is None:
+            return guards.unfit(call.leaves)
+        return "an input is empty" if not self._engine.specialised and guards.is_empty(call.leaves) else ""
 
     def _gradients(self, call: Call, converted: Converted | None) -> str:
         if not torch.is_grad_enabled():
@@ -109,7 +130,7 @@ class Dispatcher:
         return ""
 
     def _key(self, call: Call) -> Hashable:
-        return (call.exact_key() if self._engine.specialised else call.key, guards.autocast_state(device_of(call)))
+        return (call.exact_key() if self._engine.specialised else call.key, guards.autocast_state(call.leaves))
 
     def _run_original(self, reason: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         self._standing.reason = reason

@@ -10,6 +10,8 @@ from torch.autograd import forward_ad
 from neural_coder.runtime.structure import Leaves
 
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_is_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)
+_is_any_autocast_enabled: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _functorch_level: Callable[[], object] = getattr(
     getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None
 )
@@ -17,7 +19,7 @@ _functorch_level: Callable[[], object] = getattr(
 
 def transformed() -> str:
     """Say which transformation of PyTorch is running the model just now; empty for a plain call."""
-    if torch.jit.is_tracing():
+    if _is_tracing():
         return "the model is being traced"
     if _functorch_level() is not None:
         return "a transform of torch.func is active"
@@ -28,21 +30,29 @@ def transformed() -> str:
     return ""
 
 
+def is_empty(leaves: Leaves) -> bool:
+    """Whether one of the inputs has no elements, which engines answer wrongly or not at all."""
+    return any([tensor.numel() == 0 for tensor in leaves.tensors])
+
+
 def unfit(leaves: Leaves) -> str:
     """Say why no engine takes these inputs; empty when one may."""
     for tensor in leaves.tensors:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             return "an input is sparse, quantized or without data"
-        if tensor.numel() == 0:
-            return "an input is empty"
+    if is_empty(leaves):
+        return "an input is empty"
     for item in leaves.objects:
         if isinstance(item, torch.Tensor):
             return f"an input is a {type(item).__name__}, not a plain tensor"
     return "" if leaves.tensors or leaves.objects else "no input is a tensor"
 
 
-def autocast_state(device: str) -> Hashable:
-    """What autocast does on this type of device."""
+def autocast_state(leaves: Leaves) -> Hashable:
+    """What autocast does on the type of device that the tensors are on."""
+    if not _is_any_autocast_enabled():
+        return None
+    device = str(leaves.tensors[0].device.type) if leaves.tensors else "cpu"
     if not torch.is_autocast_enabled(device):
         return None
     dtype: Hashable = torch.get_autocast_dtype(device)

@@ -111,7 +111,7 @@ class Prover:
         """Say why nothing can be proven on this call; empty when it can, and the model is watched from here on."""
         if any(map(guards.answers_as_in_training, self._model.modules())):
             return "a submodule is in training mode"
-        if not self._engine.under_autocast and guards.autocast_state(device_of(call)) is not None:
+        if not self._engine.under_autocast and guards.autocast_state(call.leaves) is not None:
             return "autocast is on"
         kinds = self.converted.kinds if self.converted else {}
         if len(kinds) >= self._engine.max_kinds and key not in kinds:
@@ -284,7 +284,7 @@ class Prover:
 
     def _tolerance(self, conversion: Conversion, call: Call) -> float:
         tolerance = self._engine.tolerance(self._settings.precision)
-        reduced = {"float16", "bfloat16"} & {*conversion.dtypes()} or guards.autocast_state(device_of(call)) is not None
+        reduced = {"float16", "bfloat16"} & {*conversion.dtypes()} or guards.autocast_state(call.leaves) is not None
         return max(tolerance, REDUCED_TOLERANCE) if reduced else tolerance
 
     def _check_memory(self, converted: Converted, key: Hashable) -> None:
@@ -312,12 +312,6 @@ class Prover:
         self.converted.kinds[key] = Kind(reason=reason)
         self._standing.reason = reason
         self._standing.complain(reason, error)
-
-
-def device_of(call: Call) -> str:
-    """The type of device that a call's tensors are on."""
-    tensors = call.leaves.tensors
-    return str(tensors[0].device.type) if tensors else "cpu"
 
 
 def in_words(error: BaseException) -> str:

@@ -71,7 +71,7 @@ def describe(value: object, leaves: Leaves) -> Hashable:
     cls = type(value)
     if cls in _TENSORS:
         leaves.tensors.append(value)
-        return (value.dtype, value.dim(), value.device)  # type: ignore[attr-defined]
+        return (value.dtype, value.layout, value.dim(), value.device)  # type: ignore[attr-defined]
     if cls in _CONSTANTS:
         return (cls, value)
     if isinstance(value, _PLAIN):

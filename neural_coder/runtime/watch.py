@@ -15,6 +15,7 @@ from operator import attrgetter, is_, itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from neural_coder.runtime.structure import tensors_inside
 
@@ -74,6 +75,7 @@ class Watch:
         """
         named = list(model.named_modules())
         self._hooks = [vars(module)[name] for _, module in named[1:] for name in _HOOKS] + _GLOBAL_HOOKS
+        self._without_hooks_at = -1
         contents = [vars(module)[name] for _, module in named for name in _CONTENTS]
         inner = _Inner(named)
         records = [(name, each) for name, each in inner.containers if isinstance(each, dict)]
@@ -88,7 +90,13 @@ class Watch:
 
     def hooked(self) -> bool:
         """Whether a submodule has hooks now, or all modules have; those would not fire in a converted copy."""
-        return any(self._hooks)
+        registered = RemovableHandle.next_id
+        if registered == self._without_hooks_at:  # every hook comes with a handle, and these are numbered
+            return False
+        if any(self._hooks):
+            return True
+        self._without_hooks_at = registered
+        return False
 
     def needs_gradients(self) -> bool:
         """Whether a weight needs gradients."""

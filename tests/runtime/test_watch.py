@@ -148,9 +148,15 @@ def test_hooks_are_seen_while_they_are_there():
     assert not watch.hooked()
     handle = model.body[0].register_forward_hook(lambda *_: None)
     assert watch.hooked()
+    assert watch.hooked()
     handle.remove()
     assert not watch.hooked()
     assert watch.holds()
+    with model.body[1].register_forward_pre_hook(lambda *_: None):
+        assert watch.hooked()
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: None):
+        assert watch.hooked()
+    assert not watch.hooked()
 
 
 def test_shared_and_expanded_memory_is_read_within_its_bounds():
