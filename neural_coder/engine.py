@@ -170,7 +170,7 @@ def optimize(request: Request, say: Say) -> Optimized:
         confirmed=found.confirmed,
         diff=join(patch.diff(base) for patch in patches).decode("utf-8", "surrogateescape"),
         sweep=swept,
-        notes=_notes(ground, found.baseline),
+        notes=(*_notes(ground, found.baseline), *tuner.notes),
         tuning=tuple(tuner.found),
         seconds=clock.used,
         search=kept.search,

@@ -123,10 +123,27 @@ def test_the_culprit_is_named_where_quantization_failed(tmp_path):
     assert reasons[1] == "It was looked at."
 
 
-def test_what_could_not_win_anyway_is_not_tuned(tmp_path):
-    assert not tuned(race(tmp_path, ("int8_static=openvino", 3.0, False, False), ("bf16", 3.5, True, False))).found
-    assert not tuned(race(tmp_path, ("bf16_weights", 3.0, False, False))).found
-    assert not tuned(race(tmp_path, ("int8_static=openvino", 3.0, True, False))).found
+def test_what_could_not_win_anyway_is_not_tuned_and_the_reason_is_told(tmp_path):
+    behind = tuned(race(tmp_path, ("int8_static=openvino", 3.0, False, False), ("bf16", 3.5, True, False)))
+    slower = tuned(race(tmp_path, ("int8_static=openvino", 0.8, False, False)))
+    assert not behind.found
+    assert not slower.found
+    name = "inference_mode+int8_static=openvino"
+    assert behind.notes == [f"Not tuned, as it would be no faster than what keeps the answers (×3.50): {name} (×3.00)."]
+    assert slower.notes == [f"Not tuned, as it would be no faster than the original: {name} (×0.80)."]
+
+
+def test_what_cannot_be_tuned_or_need_not_be_is_left_alone(tmp_path):
+    for look in (("bf16_weights", 3.0, False, False), ("int8_static=openvino", 3.0, True, False)):
+        nothing = tuned(race(tmp_path, look))
+        assert (nothing.found, nothing.notes) == ([], [])
+
+
+def test_a_refused_variant_is_tuned_though_another_of_its_engine_is_too_slow(tmp_path):
+    looks = (("int8_static=openvino", 0.8, False, False), ("int8_static_bf16=openvino", 1.0, False, True))
+    tuner = tuned(race(tmp_path, *looks))
+    assert [found.of for found in tuner.found] == ["inference_mode+int8_static_bf16=openvino"]
+    assert not tuner.notes
 
 
 def test_a_variant_whose_answers_the_runtime_refused_is_tuned_though_it_was_not_fast(tmp_path):
@@ -141,7 +158,9 @@ def test_each_engine_is_tuned_once_the_fastest_first_within_the_trials_of_the_se
     ]
     found = tuned(race(tmp_path, *looks), max_trials=20).found
     assert [one.of.partition("+")[2] for one in found] == ["int8_static_bf16=openvino", "int8_static=onnxruntime"]
-    assert [one.engine for one in tuned(race(tmp_path, *looks), max_trials=2).found] == ["openvino"]
+    short = tuned(race(tmp_path, *looks), max_trials=2)
+    assert [one.engine for one in short.found] == ["openvino"]
+    assert short.notes == ["Not tuned, as --max-trials was used up: inference_mode+int8_static=onnxruntime (×3.00)."]
     assert not tuned(race(tmp_path, *looks), max_trials=0).found
 
 

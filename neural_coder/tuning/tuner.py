@@ -22,7 +22,7 @@ from neural_coder.tuning.outcome import DEFAULT_STRATEGY, Tuned, Wish
 from neural_coder.tuning.search import Enough, Limits, Search
 from neural_coder.tuning.space import Point, Space, Trial, best, pareto
 from neural_coder.tuning.strategy import Strategy
-from neural_coder.units import percent
+from neural_coder.units import percent, ratio
 
 TIME_SHARE = 0.75
 """Share of the time budget after which nothing is tuned any more: the finalists' rounds need the rest."""
@@ -58,14 +58,31 @@ class Tuner:
     candidates: list[Candidate] = field(default_factory=list)
     """All that was tried."""
     found: list[Tuned] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Why variants that lose too much were not tuned, in words."""
 
     def __call__(self, race: Race) -> None:
         """Tune one variant of each engine, the fastest first, while trials and time are left."""
-        for standing in _worth_tuning(race):
+        if not self.wish.max_trials:
+            return
+        accepted = max((standing.gain for standing in race.standings if standing.verdict.status in OPEN), default=1.0)
+        slow, waiting = [], []
+        left = self.wish.max_trials
+        for standing, worth in _lost_too_much(race, accepted):
             left = self.wish.max_trials - sum(len(tuned.trials) for tuned in self.found)
             seconds = TIME_SHARE * race.clock.budget - race.clock.used
-            if left > 0 and seconds > standing.look.wall_seconds:
+            if not worth:
+                slow.append(standing)
+            elif left > 0 and seconds > standing.look.wall_seconds:
                 self.found.append(_Session(self, race, standing).run(Limits(trials=left, seconds=seconds)))
+            else:
+                waiting.append(standing)
+        if slow:
+            than = f"what keeps the answers ({ratio(accepted)})" if accepted > 1 else "the original"
+            self.notes.append(f"Not tuned, as it would be no faster than {than}: {_in_words(slow)}.")
+        if waiting:
+            limit = "--budget" if left > 0 else "--max-trials"
+            self.notes.append(f"Not tuned, as {limit} was used up: {_in_words(waiting)}.")
 
 
 class _Session:
@@ -189,16 +206,30 @@ class _Session:
         return plan_for([*others, tuned], self._race.task)
 
 
-def _worth_tuning(race: Race) -> list[Standing]:
-    """For each engine the fastest variant that loses too much, if it is faster than all that do not."""
-    accepted = max((standing.gain for standing in race.standings if standing.verdict.status in OPEN), default=1.0)
+def _lost_too_much(race: Race, accepted: float) -> list[tuple[Standing, bool]]:
+    """For each engine the best variant that loses too much and that tuning can change, the fastest first.
+
+    Args:
+        race: After its first looks.
+        accepted: The speed-up of what keeps the answers.
+
+    Returns:
+        Each variant, and whether it is worth tuning: whether it is faster than that, as far as is known.
+    """
+
+    def is_worth_it(standing: Standing) -> bool:
+        return standing.look.witness.inaccurate or standing.gain > accepted
+
     chosen: dict[str, Standing] = {}
-    for standing in sorted(race.standings, key=_promise, reverse=True):
-        plan, refused = standing.candidate.plan, standing.look.witness.inaccurate
-        is_lost = standing.verdict.status == "inaccurate" and bool(_tuned_feature(plan, plan.backend))
-        if is_lost and (refused or standing.gain > accepted):
+    for standing in sorted(race.standings, key=lambda each: (is_worth_it(each), _promise(each)), reverse=True):
+        plan = standing.candidate.plan
+        if standing.verdict.status == "inaccurate" and _tuned_feature(plan, plan.backend):
             chosen.setdefault(plan.backend, standing)
-    return list(chosen.values())
+    return [(standing, is_worth_it(standing)) for standing in chosen.values()]
+
+
+def _in_words(standings: Sequence[Standing]) -> str:
+    return ", ".join(f"{standing.candidate.plan.id} ({ratio(standing.gain)})" for standing in standings)
 
 
 def _promise(standing: Standing) -> float:
