@@ -27,8 +27,11 @@ BETWEEN = (
 )  # fmt: skip
 """Operators that stay in 8 bits between two convolutions. Elsewhere, as in a transformer, they stay in floating point:
 nothing is gained there, and a mask of huge negative numbers would ruin the scale of a sum."""
+ELEMENTWISE = ("Clip", "LeakyRelu", "MaxPool", "Pad", "Relu", "Sigmoid")
+"""Of these, what hands on the precision of its one input."""
 DYNAMIC = ("Gemm", "LSTM", "MatMul")
 """Operators that are quantized dynamically. Convolutions run slower than in floating point that way."""
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 _INTEGER = ("ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearConv")
 
 
@@ -125,7 +128,7 @@ def quantizable(graph: onnx.GraphProto) -> list[str]:
     """Tensors that come from a convolution through operators that keep them in 8 bits."""
     for node in graph.node:
         is_between = node.op_type in BETWEEN and any(name in convolved for name in node.input)
-        if node.op_type in ("Conv", "ConvTranspose") or is_between:
+        if node.op_type in _CONVOLUTIONS or is_between:
             convolved.update(node.output)
         if node.op_type in MULTIPLYING or is_between:
             found.append(node.name)
@@ -166,8 +169,31 @@ def _chosen(
     kept = excluded | first_and_last(graph, operators) if options.keep_first_last else excluded
     # A node that was merged from several is called like one of them, and how: `node_linear/MatMulAddFusion`.
     chosen = [name for name in names if name not in kept and name.partition("/")[0] not in kept]
+    rounding = _rounding_inputs(graph, excluded)
+    chosen = [name for name in chosen if name not in rounding]
     kinds = {node.name: node.op_type for node in graph.node}
     return chosen if any(kinds[name] in operators for name in chosen) else []
+
+
+def _rounding_inputs(graph: onnx.GraphProto, excluded: frozenset[str]) -> set[str]:
+    """Names of the nodes that would hand 8-bit values to an excluded convolution.
+
+    ONNX Runtime has no convolution of integers whose output is not rounded to 8 bits, and a convolution is excluded
+    most often because of the range of its inputs.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [
+        node.input[0]
+        for node in graph.node
+        if node.op_type in _CONVOLUTIONS and (node.name in excluded or node.name.partition("/")[0] in excluded)
+    ]
+    while waiting:
+        node = made_by.get(waiting.pop())
+        if node is not None and node.op_type in (*_CONVOLUTIONS, *ELEMENTWISE):
+            found.add(node.name)
+            waiting += node.input[:1] if node.op_type in ELEMENTWISE else []
+    return found
 
 
 def _multiplies_weights(node: onnx.NodeProto, weights: set[str]) -> bool:

@@ -163,6 +163,27 @@ def test_excluded_layers_are_not_quantized(settings, count):
     assert explain(model).quantized_modules == count
 
 
+def test_what_an_excluded_convolution_reads_is_not_rounded_either():
+    def outliers():
+        torch.manual_seed(0)
+        made, read = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        model = nn.Sequential(
+            nn.Conv2d(3, 3, 3), made, nn.ReLU(), nn.MaxPool2d(2), read, nn.ReLU(), nn.Conv2d(16, 4, 1)
+        )
+        with torch.no_grad():  # two of the channels are much larger than those that say as much
+            made.weight[:2] *= 300
+            read.weight[:, :2] /= 300
+        return model
+
+    def pictures():
+        return torch.randn(2, 3, 16, 16)
+
+    assert error(answered(outliers(), pictures, precision="int8_static")) > 0.1
+    model = outliers()
+    assert error(answered(model, pictures, precision="int8_static", exclude=["4"])) < 0.05
+    assert explain(model).quantized_modules == 2
+
+
 def test_excluding_what_does_not_exist_names_the_nearest():
     with pytest.raises(AccelerationError, match=r"names 'haed', .* did you mean 'head'"):
         answered(Pictures(), picture, precision="int8_static", exclude=["haed"])
