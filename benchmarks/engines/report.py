@@ -28,7 +28,10 @@ def write_report(results: Sequence[Result], machine: Mapping[str, str], page: Pa
     if not cells:
         return
     batches = sorted({batch for _, batch, _ in cells})
-    parts = [_HEAD.format(machine="\n".join(f"- {name}: {value}" for name, value in machine.items()))]
+    told = "\n".join(f"- {name}: {value}" for name, value in machine.items())
+    others = sorted(each.name for each in page.parent.glob("benchmarks*.md") if each.name != page.name)
+    told += f"\n\nOther processors: {', '.join(f'[{name}]({name})' for name in others)}." if others else ""
+    parts = [_HEAD.format(machine=told, picture=page.with_suffix(".svg").name)]
     for batch in batches:
         parts.append(f"## Batch {batch}\n\n{_table(cells, batch)}\n\n{_best(cells, batch)}")
     if compared := _against_intel(cells):
@@ -49,7 +52,7 @@ Most models have random weights: their figures are about speed only. Trained wei
 
 {machine}
 
-![Best speed-up by model](benchmarks.svg)"""
+![Best speed-up by model]({picture})"""
 
 Cell = dict[str, Any]
 Cells = dict[tuple[str, int, str], Cell]

@@ -29,6 +29,8 @@ STORE = Path("build/bench-engines.jsonl")
 TIMEOUT_SECONDS = 900
 ELSEWHERE = ("inc", "ipex")
 """What needs another environment than this one; `--python NAME=PATH` names it."""
+PAGES = {"avx512_bf16": "benchmarks.md", "avx512_vnni": "benchmarks_vnni.md", "avx2": "benchmarks_avx2.md"}
+"""Pages in `docs`, by the best instructions that a processor has; those that engines make the most of come first."""
 PACKAGES = ("torch", "torchao", "transformers", "onnxruntime", "openvino", "nncf")
 
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with options.store.open("a") as stream:
             stream.write(json.dumps(result) + "\n")
         print(_told(result), flush=True)
-    write_report(known, _machine(), options.page)
+    write_report(known, _machine(), options.page or Path("docs") / _page())
     return 0
 
 
@@ -66,7 +68,7 @@ def _parser(models: list[str], variants: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=2.0, help="that each contestant is measured for")
     parser.add_argument("--python", type=_interpreter, action="append", default=[], metavar="ENGINE=PATH")
     parser.add_argument("--store", type=Path, default=STORE)
-    parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"))
+    parser.add_argument("--page", type=Path, help="default: in docs, one for each kind of processor")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     return parser
 
@@ -123,14 +125,25 @@ def _told(result: dict[str, Any]) -> str:
     return ", ".join([*ratios, *(f"{name}: {words}" for name, words in result["problems"].items())])
 
 
-def _machine() -> dict[str, str]:
+def _page() -> str:
+    _, flags = _processor()
+    return next((page for flag, page in PAGES.items() if flag in flags), "benchmarks_other.md")
+
+
+def _processor() -> tuple[str, list[str]]:
+    """Its name and its instructions, as far as the system tells."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return names[0] if names else platform.processor(), flags
+
+
+def _machine() -> dict[str, str]:
+    name, flags = _processor()
     telling = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
-        "processor": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {' '.join(telling)}",
+        "processor": f"{name}, {os.cpu_count()} cores, {' '.join(telling)}",
         "Python": platform.python_version(),
         **versions,
     }
