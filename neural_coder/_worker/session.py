@@ -331,7 +331,8 @@ class Session:
         deadline = time.perf_counter() + left / 2
         if self.job["items"] is not None:
             self._measure_resized(self.job["items"], deadline)
-        elif ended == "end":
+        elif ended == "end" or not any(site.kind == "training" for site in self.recorder.timings()):
+            # Also where the script was stopped: a call that it makes once is measured in all runs or in none.
             self.notes += replay.fill_up(self.recorder, deadline)
         self.loop_end = load.Snapshot()
         self.meeting.leave()

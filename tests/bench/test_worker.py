@@ -195,6 +195,16 @@ def test_two_calls_are_made_again_until_there_are_enough(tmp_path: Path) -> None
     assert len(timing.samples) >= 3
 
 
+def test_a_call_that_is_made_once_is_measured_though_the_script_is_stopped_in_its_loop(tmp_path: Path) -> None:
+    once = CNN.replace("with torch", "features = model(torch.randn(64, 3, 16, 16))\nwith torch", 1)
+    project = cnn(tmp_path, once).probe("inference", "model(torch.randn(64, 3, 16, 16))")
+    result = run(project.job())
+    assert not result.ended_by_itself
+    loop, first = sorted(result.timings, key=lambda timing: timing.items or 0)
+    assert (loop.items, first.items, first.calls) == (4, 64, 1)
+    assert len(first.samples) >= 3
+
+
 def test_a_model_in_another_module_is_timed_there(tmp_path: Path) -> None:
     project = Project(
         tmp_path,
