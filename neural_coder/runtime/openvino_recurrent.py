@@ -23,6 +23,9 @@ PyTorch's LSTM has i, f, g, o where OpenVINO's has f, i, c, o; GRU has r, z, n f
 <https://docs.openvino.ai/2025/documentation/openvino-ir-format/operation-sets/operation-specs.html>.
 """
 
+_INITIAL, _WEIGHTS = (1, 2), (4, 5)
+"""Inputs of `LSTMSequence`."""
+
 
 def kept_whole(graph: torch.fx.Graph) -> frozenset[Any]:
     """The recurrent operators of which OpenVINO has all that a graph does with them; others are to be taken apart."""
@@ -52,6 +55,43 @@ def extensions(graph: torch.fx.Graph) -> list[Any]:
             found.append(ConversionExtension(str(output), output.convert))
         graph.erase_node(node)
     return found
+
+
+def mend(quantized: Any, original: Any, *, narrow: bool) -> None:
+    """Correct what NNCF does to LSTMs.
+
+    It takes the constants that they start with for weights; OpenVINO computes nothing in integers for an LSTM that
+    starts with quantized ones. And of the processors whose sums of products overflow it only thinks for other layers.
+
+    Args:
+        quantized: An `openvino.Model` that NNCF made; is changed.
+        original: What it was made of.
+        narrow: Whether quantized weights are to have 7 bits, so that nothing overflows.
+    """
+    from openvino.op import Constant
+
+    known = {operation.get_friendly_name(): operation for operation in original.get_ops()}
+    for sequence in quantized.get_ops():
+        if sequence.get_type_name() != "LSTMSequence":
+            continue
+        for place in _INITIAL:
+            before = known[sequence.get_friendly_name()].input_value(place).get_node()
+            if before.get_type_name() == "Constant":
+                sequence.input(place).replace_source_output(Constant(before.get_tensor_view()).output(0))
+        for place in _WEIGHTS if narrow else ():
+            weight = sequence.input_value(place).get_node()
+            if weight.get_type_name() == "Multiply":  # by a scale; one that is excluded is as it was
+                sequence.input(place).replace_source_output(_narrowed(weight))
+
+
+def _narrowed(weight: Any) -> Any:
+    """Half the integers of a quantized weight, and twice their scale."""
+    from openvino import opset13 as ops
+
+    integers, scale = (operand.get_node() for operand in weight.input_values())
+    halves = (integers.input_value(0).get_node().data / 2).round().astype("int8")
+    converted = ops.convert(ops.constant(halves), integers.get_element_type())
+    return ops.multiply(converted, ops.multiply(scale, ops.convert_like(2.0, scale))).output(0)
 
 
 def _recurrent(graph: torch.fx.Graph) -> list[torch.fx.Node]:

@@ -8,6 +8,7 @@ pytest.importorskip("nncf")
 
 from torch import nn  # noqa: E402
 
+from neural_coder.runtime import AccelerationError, accelerate, explain  # noqa: E402
 from neural_coder.runtime.engine import CannotConvert  # noqa: E402
 from neural_coder.runtime.exported import export  # noqa: E402
 from neural_coder.runtime.openvino_graph import translate  # noqa: E402
@@ -35,6 +36,19 @@ class Recurrent(nn.Module):
         return (steps, *last) if isinstance(last, tuple) else (steps, last)
 
 
+class Classifier(nn.Module):
+    """A recurrent layer under a linear one, wide enough for integers."""
+
+    def __init__(self, kind=nn.LSTM, **settings):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = kind(32, 64, batch_first=True, **settings)
+        self.head = nn.Linear(64 * (2 if self.body.bidirectional else 1), 32)
+
+    def forward(self, x):
+        return self.head(self.body(x)[0][:, -1])
+
+
 def translated(model, *inputs, vary=()):
     dynamic = [frozenset(vary) if place == 0 else frozenset() for place in range(len(inputs))]
     with quiet():
@@ -52,6 +66,14 @@ def assert_same_answers(found, model, *inputs):
         expected = model(*inputs)
     for answer, wanted in zip(session(inputs), expected, strict=True):
         assert torch.allclose(answer, wanted, atol=1e-5)
+
+
+def quantized(model, **settings):
+    accelerate(model.eval(), engine="openvino", precision="int8", calibration=4, cache=False, strict=True, **settings)
+    with torch.inference_mode():
+        for _ in range(5):
+            model(torch.randn(2, 12, 32))
+    return explain(model)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -131,3 +153,84 @@ def test_a_layer_that_openvino_does_not_take_is_named_with_its_place(monkeypatch
     monkeypatch.setattr("neural_coder.runtime.openvino_recurrent._Layers._build", refuse)
     with pytest.raises(CannotConvert, match=r"aten\.gru\.input \(.*test_openvino_recurrent\.py, line \d+: steps.*\)$"):
         translated(Recurrent(nn.GRU), torch.randn(STEPS, BATCH, FEATURES))
+
+
+# --- integers ---------------------------------------------------------------------------------------------------------
+
+
+def relative_error(model, x):
+    with torch.inference_mode():
+        answer, expected = model(x), type(model).forward(model, x)
+    return float(torch.linalg.vector_norm(answer - expected) / torch.linalg.vector_norm(expected))
+
+
+@pytest.mark.parametrize(("settings", "count"), [({}, 2), ({"num_layers": 2, "bidirectional": True}, 5)], ids=str)
+def test_an_lstm_is_computed_in_integers(settings, count):
+    model = Classifier(**settings)
+    assert quantized(model).quantized_modules == count  # OpenVINO has an operation for each direction
+    assert 0 < relative_error(model, torch.randn(2, 12, 32)) < 0.15
+
+
+@pytest.mark.parametrize(("exclude", "count"), [(["body"], 1), (["LSTM"], 1), (["head"], 1), (["LSTM", "head"], 0)])
+def test_an_lstm_can_be_excluded(exclude, count):
+    if count:
+        assert quantized(Classifier(), exclude=exclude).quantized_modules == count
+    else:
+        with pytest.raises(AccelerationError, match="no layer that OpenVINO computes in integers"):
+            quantized(Classifier(), exclude=exclude)
+
+
+def test_an_lstm_that_is_the_first_layer_can_stay_in_floating_point():
+    model = nn.Sequential(Classifier(num_layers=2), nn.Linear(32, 32))
+    assert quantized(model, keep_first_last=True).quantized_modules == 1
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_other_layers_stay_in_floating_point(kind):
+    model = Classifier(kind)
+    assert quantized(model).quantized_modules == 1
+    assert 0 < relative_error(model, torch.randn(2, 12, 32)) < 0.05
+
+
+class Full(nn.Module):
+    """An LSTM whose sums of products are as large as they can be."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.LSTM(64, 64, batch_first=True)
+        for name, weight in self.named_parameters():
+            nn.init.constant_(weight, 0.03 if "weight" in name else 0.0)
+
+    def forward(self, x):
+        return self.body(x)[0][:, -1]
+
+
+def test_sums_of_an_lstm_do_not_overflow():
+    model = Full()
+    accelerate(model.eval(), engine="openvino", precision="int8", calibration=4, cache=False, strict=True)
+    with torch.inference_mode():
+        for _ in range(5):
+            model(torch.rand(2, 12, 64))
+    assert explain(model).quantized_modules == 1
+    assert relative_error(model, torch.ones(2, 12, 64)) < 0.02
+
+
+def test_given_states_do_not_keep_an_lstm_from_integers():
+    class Continued(Classifier):
+        def forward(self, x):
+            start = torch.full((1, x.shape[0], 64), 0.5)
+            return self.head(self.body(x, (start, start))[0][:, -1])
+
+    model = Continued()
+    assert quantized(model).quantized_modules == 2
+    assert 0 < relative_error(model, torch.randn(2, 12, 32)) < 0.15
+
+
+def test_dynamic_int8_quantizes_the_linear_layers_around():
+    model = Classifier()
+    accelerate(model.eval(), engine="openvino", precision="int8_dynamic", cache=False, strict=True)
+    x = torch.randn(2, 12, 32)
+    with torch.inference_mode():
+        model(x)
+    assert explain(model).quantized_modules == 1
+    assert 0 < relative_error(model, x) < 0.05
