@@ -13,8 +13,11 @@ import torch
 from neural_coder.runtime.engine import CannotConvert
 from neural_coder.runtime.exported import Exported, place_of
 from neural_coder.runtime.openvino_library import in_words, openvino
+from neural_coder.runtime.openvino_recurrent import extensions, kept_whole
 
-MULTIPLYING = frozenset({"linear", "convolution", "addmm", "mm", "bmm", "matmul"})
+MULTIPLYING = frozenset(
+    {"linear", "convolution", "addmm", "mm", "bmm", "matmul", "lstm", "gru", "rnn_tanh", "rnn_relu"}
+)
 """Operators of graphs that multiply matrices."""
 _PRODUCTS = frozenset(
     {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData", "MatMul"}
@@ -51,12 +54,15 @@ def translate(exported: Exported) -> Translated:
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     with torch.inference_mode(False), torch.no_grad():
-        program = exported.program.run_decompositions(_decompositions())
+        program = exported.program.run_decompositions(_decompositions(kept_whole(exported.program.graph)))
         simpler = Exported(program, exported.shapes, exported.example)
         module = program.module()
     outputs = _distinct_outputs(module)
+    recurrent = extensions(module.graph)
     decoder = TorchFXPythonDecoder(module, dynamic_shapes=False)  # the model's constants are views of its weights
     frontend = FrontEndManager().load_by_framework("pytorch")
+    for extension in recurrent:
+        frontend.add_extension(extension)
     with in_words():
         try:
             model = frontend.convert(frontend.load(decoder, True))
@@ -71,13 +77,13 @@ def translate(exported: Exported) -> Translated:
 
 
 @functools.cache
-def _decompositions() -> Any:
+def _decompositions(whole: frozenset[Any]) -> Any:
     """The operators that are to be taken apart: OpenVINO knows the others itself."""
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
     from torch.export.decomp_utils import CustomDecompTable
 
     table = CustomDecompTable()
-    for operator in ops_to_not_decompose():
+    for operator in (*ops_to_not_decompose(), *whole):
         if operator in table:  # OpenVINO's own loop would report the others to the root logger
             table.pop(operator)
     return table
@@ -124,5 +130,6 @@ def _fused_names(operation: Any) -> list[str]:
 def _named_in(message: str, graph: torch.fx.Graph) -> str:
     """The operators that a message names, each with its place."""
     mentioned = set(_WORD.findall(message))
-    nodes = {str(node.target): node for node in reversed(graph.nodes) if str(node.target) in mentioned}
+    operators = [node for node in reversed(graph.nodes) if node.op == "call_function"]
+    nodes = {str(node.target): node for node in operators if str(node.target) in mentioned}
     return ", ".join(f"{name}{place_of(node)}" for name, node in sorted(nodes.items()))

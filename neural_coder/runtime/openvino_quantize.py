@@ -11,6 +11,7 @@ from neural_coder.runtime.engine import CannotConvert, Request
 from neural_coder.runtime.exported import Exported
 from neural_coder.runtime.openvino_graph import MULTIPLYING, Translated, operator_of
 from neural_coder.runtime.openvino_library import nncf, quiet_nncf
+from neural_coder.runtime.openvino_recurrent import mend
 from neural_coder.runtime.overflow import sums_overflow
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def quantize(translated: Translated, request: Request, excluded: Collection[str]
     # What is under the decorators of nncf.quantize is the same without telemetry.
     run = inspect.unwrap(library.quantize)
     with quiet_nncf():
-        return run(
+        model = run(
             translated.model,
             library.Dataset(samples),
             preset=None if options.preset == "auto" else library.QuantizationPreset(options.preset),
@@ -56,6 +57,8 @@ def quantize(translated: Translated, request: Request, excluded: Collection[str]
             ignored_scope=ignored,
             advanced_parameters=_advanced(library, options),
         )
+    mend(model, translated.model, narrow=sums_overflow())
+    return model
 
 
 def compress(translated: Translated, excluded: Collection[str]) -> tuple[Any, int]:
