@@ -164,6 +164,23 @@ def test_each_engine_is_tuned_once_the_fastest_first_within_the_trials_of_the_se
     assert not tuned(race(tmp_path, *looks), max_trials=0).found
 
 
+@pytest.mark.parametrize("strategy", ["basic", "mse", "random"])
+def test_a_precision_that_the_processor_does_not_have_is_asked_for_once(tmp_path, strategy):
+    class WithoutBfloat16(KnownRace):
+        def _judge(self, plan, *args, **kwargs):
+            found = super()._judge(plan, *args, **kwargs)
+            has_effect = "int8_static_bf16" not in {feature.name for feature in plan.features}
+            return found if has_effect else replace(found, status="no_effect")
+
+    known = race(tmp_path, ("int8_static=openvino", 4.0, False, False))
+    running = WithoutBfloat16(**{each.name: getattr(known, each.name) for each in fields(Race) if each.init})
+    (found,) = tuned(running, strategy, max_trials=8).found
+    points = [trial.point for _, trial in found.trials]
+    assert [point.fallback for point in points if not point.exclude].count("bf16") == 1
+    assert {point.fallback for point in points[1:]} == {"fp32"}
+    assert found.best
+
+
 def test_settings_and_samples_that_were_given_stay(tmp_path):
     tuner = tuned(race(tmp_path, ("int8_static=openvino:8:exclude=head:preset=mixed", 4.0, False, False)))
     best = next(one.plan for one in tuner.candidates if one.plan.id == tuner.found[0].best)

@@ -111,7 +111,9 @@ class _Session:
         strategy: Strategy = registry.strategy(wish.strategy)()
         ended = "nothing was left to try"
         try:
-            for _ in strategy.trials(self._space(operators), search, random.Random(wish.seed)):
+            # A processor without bfloat16 is asked once, not in half of the trials.
+            fallbacks = [name for name in self._family if self._takes_effect(name, search)]
+            for _ in strategy.trials(self._space(operators, fallbacks), search, random.Random(wish.seed)):
                 pass
         except Enough as enough:
             ended = str(enough)
@@ -146,7 +148,11 @@ class _Session:
                 reason = f"{verdict.reason} {blame} {percent(worst.impact)}."
                 standing.verdict = replace(verdict, reason=reason)
 
-    def _space(self, operators: Sequence[Operator]) -> Space:
+    def _takes_effect(self, fallback: str, search: Search) -> bool:
+        """Whether operators can fall back to a precision here: the variant that is tuned has shown it for its own."""
+        return fallback == _kind(self._feature).rest or search.evaluate(Point(fallback=fallback)).speedup > 0
+
+    def _space(self, operators: Sequence[Operator], fallbacks: Sequence[str]) -> Space:
         knobs: dict[str, tuple[Setting, ...]] = {}
         backend = registry.backends()[self._plan.backend]
         knobs.update(backend.tunable(frozenset(item.kind for item in operators)))
@@ -155,7 +161,7 @@ class _Session:
         return Space(
             operators=tuple(item.name for item in operators),
             errors={item.name: item.error for item in operators},
-            fallbacks=tuple(self._family),
+            fallbacks=tuple(fallbacks),
             knobs=knobs,
         )
 
