@@ -1,4 +1,4 @@
-"""Make the last calls of a script again, for scripts that end before there are enough samples."""
+"""Make the last calls of a script again, where it ended or was stopped before a site had enough samples."""
 
 from __future__ import annotations
 
