@@ -4,8 +4,9 @@
 
 Each script is optimized by the command line. Then everything is measured fully, as one would without a race: all
 variants that run are measured in every round, in turns with the original. Compared are the time that both take, and the
-speed of the variant that the race chose with that of the best, both from the full measurement. A further figure is the
-share of a full measurement that drops variants with wrong answers after their first run.
+speed of the variant that the race chose with that of the best of the full measurement: directly, in further rounds of
+the two and the original, as the best of many noisy figures is too good. A further figure is the share of a full
+measurement that drops variants with wrong answers after their first run.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from searches import FIXTURES, searched
 
-from neural_coder import candidate, planner
+from neural_coder import candidate, interpreters, planner, registry
 from neural_coder.analysis import Project, analyze_script
-from neural_coder.bench import stats
+from neural_coder.bench import accuracy, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate
-from neural_coder.race import CONFIRMATIONS, FEWEST_ROUNDS, Bench
-from neural_coder.records import Analysis, Criterion, Run, Task
-from neural_coder.registry import parse_feature
+from neural_coder.race import CONFIRMATIONS, FEWEST_ROUNDS, Bench, safety_of, without_effect
+from neural_coder.records import Analysis, Criterion, Interval, Run, Task
 
 SCRIPTS = ("sensor_service.py", "train_plain.py", "digits_train_eval.py")
 MOST_TIME = 0.40
 MOST_LOST = 0.03
+DUELS = 10
+"""Rounds between the two winners, where they differ."""
 
 
 @dataclass(slots=True)
@@ -42,8 +43,11 @@ class Full:
     seconds: float = 0.0
     seconds_wrong: float = 0.0
     """Of these, for variants whose answers are wrong, after their first run."""
+    ran: int = 0
     gains: dict[str, float] = field(default_factory=lambda: {"": 1.0})
     """Median speed-up of each variant whose answers are right, by its id; empty for the original."""
+    lead: Interval | None = None
+    """How many times faster the best is than the one that the race chose, where that is another one."""
 
     @property
     def best(self) -> str:
@@ -65,66 +69,89 @@ def main() -> None:
 def compared(script: str, budget: str, rounds: int) -> bool:
     """Print a script's comparison; whether both goals are reached."""
     race = searched(script, "--budget", budget, "--max-trials", "0")
-    full = fully(FIXTURES / script, race["variants"], rounds)
-    chosen = race["chosen"] or ""
-    share, lost = race["seconds"] / full.seconds, 1 - full.gains[chosen] / full.gains[full.best]
+    looked = sum(variant["status"] not in ("skipped", "failed") for variant in race["variants"])
+    print(f"{script}: race {race['seconds']:.0f} s, {race['ended']}, {looked} variants run", flush=True)
+    full = fully(FIXTURES / script, race["chosen"] or "", rounds)
+    share = race["seconds"] / full.seconds
     strict = race["seconds"] / (full.seconds - full.seconds_wrong)
+    lost = 1 - 1 / full.lead.median if full.lead else 0.0
     good = share <= MOST_TIME and lost <= MOST_LOST
+    lead = f"×{full.lead.median:.3f} [{full.lead.low:.3f}–{full.lead.high:.3f}]" if full.lead else "the same"
     print(
-        f"{script}: {len(race['variants'])} variants, {len(full.gains) - 1} with the right answers\n"
-        f"  time: race {race['seconds']:.0f} s, full {full.seconds:.0f} s: {share:.0%} (at most {MOST_TIME:.0%}); "
-        f"{strict:.0%} without rounds for wrong answers\n"
-        f"  chosen {chosen or 'original'} ×{full.gains[chosen]:.2f}, best {full.best or 'original'} "
-        f"×{full.gains[full.best]:.2f}: {max(lost, 0):.1%} behind (at most {MOST_LOST:.0%})"
-        f"{'' if good else '  MISSED'}",
+        f"  full {full.seconds:.0f} s, {full.ran} variants run, {len(full.gains) - 1} with the right answers\n"
+        f"  time: {share:.0%} (at most {MOST_TIME:.0%}); {strict:.0%} without rounds for wrong answers\n"
+        f"  chosen {race['chosen'] or 'original'}, best {full.best or 'original'} ×{full.gains[full.best]:.2f}; "
+        f"directly: {lead}, {max(lost, 0):.1%} behind (at most {MOST_LOST:.0%}){'' if good else '  MISSED'}",
         flush=True,
     )
     return good
 
 
-def fully(script: Path, variants: Sequence[Mapping[str, Any]], rounds: int) -> Full:
-    """Measure every variant that runs in every round, and confirm the winner."""
-    project = Project.find(script, Path(sys.executable))
+def fully(script: Path, chosen: str, rounds: int) -> Full:
+    """Measure every variant that runs in every round, and confirm the winner; then the race's winner against it."""
+    python = Path(sys.executable)
+    project = Project.find(script, python)
     analyses = analyze_script(script, project)
-    probes = candidate.probes(analyses, project.root)
-    job = Job(python=Path(sys.executable), script=script, cwd=script.parent, root=project.root, probes=probes)
+    job = Job(
+        python=python,
+        script=script,
+        cwd=script.parent,
+        root=project.root,
+        probes=candidate.probes(analyses, project.root),
+    )
     full, began = Full(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(job=job, folder=Path(folder), criterion=Criterion())
-        task = stats.task_of(bench.first_baseline()) or "inference"
-        bench.control()
-        built = {variant["id"]: _built(variant, task, project, analyses) for variant in variants}
+        first, control = bench.first_baseline(), bench.control()
+        task = stats.task_of(first) or "inference"
+        built = {item.plan.id: item for item in _variants(task, first, project, analyses)}
         before: list[Run] = []
-        after: dict[str, list[Run]] = {name: [] for name, item in built.items() if item is not None}
+        after: dict[str, list[Run]] = {name: [] for name in built}
         for number in range(rounds):
             before.append(bench.baseline())
             for name, runs in after.items():
+                if number and not runs[0].ok:
+                    continue
                 runs.append(bench.variant(built[name]))
-                full.seconds_wrong += runs[-1].wall_seconds if number and not _is_right(variants, name) else 0.0
+                right = number == 0 or _is_right(built[name], task, first, control, runs[0])
+                full.seconds_wrong += 0.0 if right else runs[-1].wall_seconds
         for name, runs in after.items():
-            ratio = stats.speedup(before, runs) if _is_right(variants, name) else None
+            full.ran += runs[0].ok
+            right = runs[0].ok and _is_right(built[name], task, first, control, runs[0])
+            ratio = stats.speedup(before, runs, task) if right else None
             if ratio is not None:
                 full.gains[name] = ratio.median
         for _ in range(CONFIRMATIONS if full.best else 0):
             bench.baseline()
             bench.variant(built[full.best])
-    full.seconds = time.monotonic() - began
+        full.seconds = time.monotonic() - began
+        if full.best != chosen:
+            pair = [built.get(chosen), built.get(full.best)]
+            turns = [[bench.variant(item) if item else bench.baseline() for item in pair] for _ in range(DUELS)]
+            full.lead = stats.speedup([one for one, _ in turns], [other for _, other in turns], task)
     return full
 
 
-def _built(variant: Mapping[str, Any], task: Task, project: Project, analyses: Sequence[Analysis]) -> Candidate | None:
-    """The variant, if it can be run; the search's JSON says so."""
-    if variant["status"] in ("skipped", "failed"):
-        return None
-    features = [parse_feature(name) for name in variant["features"]]
-    built = candidate.build(planner.plan_for(features, task), project, analyses)
-    return built if isinstance(built, Candidate) else None
+def _variants(task: Task, first: Run, project: Project, analyses: Sequence[Analysis]) -> Iterator[Candidate]:
+    """All that can be tried here, whether the race gives them a look or not."""
+    python = Path(sys.executable)
+    installed = interpreters.look(python, {}, needed=())
+    available = {name: installed.why_skipped(name) for name in registry.backends()}
+    for plan in planner.automatic_plans(task, available=available, gpu=installed.script.cuda):
+        if plan.skipped:
+            continue
+        built = candidate.build(planner.fitted(plan, first), project, analyses)
+        if isinstance(built, Candidate):
+            yield built
 
 
-def _is_right(variants: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether the search found that a variant keeps the answers."""
-    accuracy = next(variant["accuracy"] for variant in variants if variant["id"] == name)
-    return bool(accuracy and accuracy["kept"])
+def _is_right(item: Candidate, task: Task, first: Run, control: Run, run: Run) -> bool:
+    """Whether a variant took effect and kept the answers."""
+    if without_effect(item.plan, first, run)[1]:
+        return False
+    safety = safety_of(item.plan)
+    found = accuracy.check(task, criterion=Criterion(), safety=safety, baseline=first, control=control, variant=run)
+    return found.verified and found.kept
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def optimize(request: Request, say: Say) -> Optimized:
             run_together=kept.run_together,
         )
         ground = _ground(request, bench, project, analyses, installed.script, say)
-        plans = _plans(request, ground, installed, say)
+        ratios = _kernels(request, installed, say)
+        plans = _plans(request, ground, installed, ratios)
         candidates, refused = _candidates(plans, project, analyses)
         race = Race(
             bench=ground.bench,
@@ -122,6 +123,7 @@ def optimize(request: Request, say: Say) -> Optimized:
             control=ground.control,
             clock=clock,
             say=say,
+            promise=lambda plan: 1.0 if request.features else planner.promise(plan, ratios),
             tune=tuner,
         )
         found = race.run_or_stop(candidates)
@@ -373,15 +375,21 @@ def _merged(project: Project, analyses: tuple[Analysis, ...], ground: _Ground) -
     return observed.merge(facts, first.observed, project.root, complete=first.ended_by_itself)
 
 
-def _plans(request: Request, ground: _Ground, installed: Installed, say: Say) -> tuple[Plan, ...]:
+def _kernels(request: Request, installed: Installed, say: Say) -> Mapping[str, float]:
+    """What a search is ordered by: how fast this machine multiplies in lower precision."""
+    # On a GPU other kernels decide.
+    if request.features is not None or installed.script.cuda:
+        return {}
+    say("looking at what this machine's kernels reach")
+    return kernels.known(installed.script).ratios
+
+
+def _plans(request: Request, ground: _Ground, installed: Installed, ratios: Mapping[str, float]) -> tuple[Plan, ...]:
     always = (CPU_INSTEAD,) if ground.moved else ()
     if request.features is not None:
         wanted = [feature for feature in always if feature not in request.features]
         return (planner.plan_for([*wanted, *request.features], ground.task),)
     available = {name: installed.why_skipped(name) for name in registry.backends()}
-    say("looking at what this machine's kernels reach")
-    # On a GPU other kernels decide.
-    ratios = {} if installed.script.cuda else kernels.known(installed.script).ratios
     plans = planner.automatic_plans(
         ground.task, available=available, always=always, gpu=installed.script.cuda, kernels=ratios
     )

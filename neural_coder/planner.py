@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from neural_coder import registry
+from neural_coder import outlook, registry
 from neural_coder.edits import Accelerate
 from neural_coder.errors import UserError
 from neural_coder.patching import Authored
@@ -19,8 +19,6 @@ from neural_coder.transform import Transform
 
 EAGER = "torch"
 """The engine of features that need none of their own."""
-RUN_SECONDS = 8.0
-"""What a run of a script typically takes before its model is at full speed: imports, weights, the first calls."""
 USUAL_RATIOS = {"bf16": 2.25, "int8": 4.6}
 """How many times faster than float32 one core multiplies matrices where the promises were measured (AVX-512 with BF16
 and VNNI)."""
@@ -83,7 +81,18 @@ def automatic_plans(
             continue
         plan = plan_for(chosen, task)
         plans[plan.features] = replace(plan, skipped=available.get(plan.backend, "") or _why_no_gpu(plan, gpu))
-    return tuple(sorted(plans.values(), key=lambda plan: (-_worth(plan, kernels or {}), len(plan.features), plan.id)))
+    before = outlook.Outlook(promise=lambda plan: promise(plan, kernels or {}))
+    return tuple(sorted(plans.values(), key=lambda plan: (-before.worth(plan), len(plan.features), plan.id)))
+
+
+def promise(plan: Plan, kernels: Mapping[str, float]) -> float:
+    """How many times faster than the original a plan typically is.
+
+    Args:
+        plan: The variant.
+        kernels: As for `automatic_plans`.
+    """
+    return math.prod(_promise(_kind(feature), kernels) for feature in plan.features)
 
 
 def edits_for(plan: Plan, analysis: Analysis) -> tuple[tuple[Authored, ...], tuple[LeftAlone, ...]]:
@@ -210,12 +219,6 @@ def _choices(task: Task) -> list[list[Feature | None]]:
             values: Sequence[str | None] = kind.values or (None,)
             slots.setdefault(kind.slot, [None]).extend(Feature(name=name, value=value) for value in values)
     return list(slots.values())
-
-
-def _worth(plan: Plan, kernels: Mapping[str, float]) -> float:
-    """What a first look at a plan promises for each second that it takes."""
-    promise = math.prod(_promise(_kind(feature), kernels) for feature in plan.features)
-    return (promise - 1.0) / (RUN_SECONDS + registry.backends()[plan.backend].startup_seconds)
 
 
 def _promise(kind: type[Transform], kernels: Mapping[str, float]) -> float:

@@ -19,6 +19,7 @@ from neural_coder.bench import accuracy, runner, stats
 from neural_coder.bench.protocol import Job, Sampling
 from neural_coder.cache import FOLDER_VARIABLE
 from neural_coder.candidate import Candidate
+from neural_coder.outlook import Outlook, Shown
 from neural_coder.records import Accuracy, Criterion, Interval, Plan, Run, Safety, Status, Task, Verdict
 
 CONTENDERS = 5
@@ -205,22 +206,23 @@ class Race:
     baselines: list[Run] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
     missed: list[Verdict] = field(default_factory=list)
+    hopeless: list[Verdict] = field(default_factory=list)
     repeats: int = 0
+    promise: Callable[[Plan], float] = lambda plan: 1.0
+    """How many times faster a plan typically is here: it orders the first looks, and spares those that cannot win."""
     tune: Callable[[Race], None] = lambda race: None
     """Called after the first looks: it may give further variants theirs."""
 
     def run(self, candidates: Sequence[Candidate]) -> Result:
-        """Race the candidates, the most promising first."""
+        """Race the candidates: the most promising first, as far as is known by then; of equals the first."""
         extra = max(LEAST_RUN_SECONDS, RUN_SHARE * self.clock.budget)
         self.bench = replace(self.bench, variant_timeout=self.control.wall_seconds + extra)
-        for number, candidate in enumerate(candidates, 1):
-            if self._has_time_for(candidate):
-                self.first_look(candidate, f"[{number}/{len(candidates)}]")
+        self._first_looks(candidates)
         self.tune(self)
         finalists = self._finalists()
         self._rounds(finalists)
         chosen, confirmed = self._confirm(finalists)
-        verdicts = [standing.verdict for standing in self.standings] + self.missed
+        verdicts = [standing.verdict for standing in self.standings] + self.missed + self.hopeless
         return Result(
             verdicts=tuple(verdicts),
             chosen=chosen.verdict if chosen else None,
@@ -249,14 +251,15 @@ class Race:
         measured = verdict.choose(_measured(self.standings))
         looked = [standing.verdict for standing in self.standings if _verified_and_faster(standing.verdict)]
         chosen = measured or max(looked, key=lambda found: found.speedup.median if found.speedup else 0.0, default=None)
-        seen = {standing.candidate.plan.id for standing in self.standings}
+        known = [*(standing.verdict for standing in self.standings), *self.missed, *self.hopeless]
+        seen = {found.plan.id for found in known}
         reason = "The search was interrupted before its turn."
         rest = [
             Verdict(plan=each.plan, status="skipped", reason=reason) for each in candidates if each.plan.id not in seen
         ]
         winner = next((standing for standing in self.standings if standing.verdict is chosen), None)
         return Result(
-            verdicts=(*(standing.verdict for standing in self.standings), *rest),
+            verdicts=(*known, *rest),
             chosen=chosen,
             candidate=winner.candidate if winner else None,
             confirmed=None,
@@ -266,6 +269,19 @@ class Race:
         )
 
     # --- short looks
+
+    def _first_looks(self, candidates: Sequence[Candidate]) -> None:
+        """Give all their first look that may win and for which there is time."""
+        outlook = Outlook(promise=self.promise, run_seconds=self.control.wall_seconds)
+        waiting = {candidate.plan: candidate for candidate in candidates}
+        while waiting:
+            plan = outlook.next_of(list(waiting))
+            candidate = waiting.pop(plan)
+            if reason := outlook.why_hopeless(plan):
+                self.hopeless.append(Verdict(plan=plan, status="skipped", reason=reason))
+            elif self._has_time_for(candidate):
+                standing = self.first_look(candidate, f"[{len(candidates) - len(waiting)}/{len(candidates)}]")
+                outlook.shown.append(_shown(standing, self.control))
 
     def _has_time_for(self, candidate: Candidate) -> bool:
         # However short the budget, one variant is tried: two runs of the original alone tell nobody anything.
@@ -455,6 +471,18 @@ class Race:
             control=self.control,
             variant=run,
         )
+
+
+def _shown(standing: Standing, control: Run) -> Shown:
+    run, status = standing.look, standing.verdict.status
+    itself = run.ok and status not in ("failed", "no_effect") and not run.witness.inaccurate
+    return Shown(
+        plan=standing.candidate.plan,
+        gain=standing.gain if itself else None,
+        right=status in OPEN,
+        seconds=run.wall_seconds,
+        restless=max(run.disturbed, control.disturbed) > stats.DISTURBED,
+    )
 
 
 def safety_of(plan: Plan) -> Safety:

@@ -6,7 +6,17 @@ import random
 from dataclasses import replace
 
 import pytest
-from simulation import CRITERION, Machine, Program, SimulatedBench, SimulatedClock, candidate, measure_fully, search
+from simulation import (
+    CRITERION,
+    Machine,
+    Program,
+    SimulatedBench,
+    SimulatedClock,
+    candidate,
+    measure_fully,
+    name_of,
+    search,
+)
 
 from neural_coder import race as racing
 from neural_coder.race import FEWEST_ROUNDS, MOST_ROUNDS, ROUNDS, Race, without_effect
@@ -70,6 +80,34 @@ def test_losers_leave_early() -> None:
     assert given["slow"].runs == given["useless"].runs == given["third"].runs == 1
     assert 1 < given["second"].runs < 1 + FEWEST_ROUNDS
     assert given["close"].runs > given["second"].runs
+
+
+def test_what_cannot_win_after_what_its_engine_has_shown_is_listed_without_a_look() -> None:
+    machine = Machine(random.Random(2), load=(0,), slow_processes=0.0)
+    given = programs(winner=4.0, same=1.0, hopeless=9.0)
+    bench = SimulatedBench(machine, given)
+    promises = {"winner": 1.5, "same": 1.4, "hopeless": 1.3}
+    race = Race(
+        bench=bench,  # type: ignore[arg-type]
+        task="inference",
+        first=bench.baseline(),
+        control=bench.baseline(),
+        clock=SimulatedClock(budget=600, machine=machine),
+        say=lambda _: None,
+        promise=lambda plan: promises[name_of(plan)],
+    )
+    engines = {"winner": "openvino", "same": "inductor", "hopeless": "inductor"}
+    items = [candidate(name) for name in engines]
+    found = race.run(
+        [replace(each, plan=replace(each.plan, backend=engines[name_of(each.plan)])) for each in reversed(items)]
+    )
+    assert found.chosen is not None
+    assert name_of(found.chosen.plan) == "winner"
+    assert found.ended == "complete"
+    (spared,) = [each for each in found.verdicts if each.status == "skipped"]
+    assert name_of(spared.plan) == "hopeless"
+    assert spared.reason.startswith("Not run: ")
+    assert given["hopeless"].runs == 0
 
 
 def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> None:

@@ -235,7 +235,10 @@ def _lost_too_much(race: Race, accepted: float) -> list[tuple[Standing, bool]]:
 
 
 def _in_words(standings: Sequence[Standing]) -> str:
-    return ", ".join(f"{standing.candidate.plan.id} ({ratio(standing.gain)})" for standing in standings)
+    return ", ".join(
+        f"{standing.candidate.plan.id} ({ratio(standing.gain)})" if _promise(standing) else standing.candidate.plan.id
+        for standing in standings
+    )
 
 
 def _promise(standing: Standing) -> float:

@@ -1,0 +1,108 @@
+"""What first looks have shown so far says about the variants that still wait for theirs.
+
+Which one comes next, and which cannot win any more: where an engine is far behind with one precision, the others need
+no look of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from neural_coder import registry
+from neural_coder.records import Plan
+from neural_coder.units import ratio
+
+RUN_SECONDS = 8.0
+"""What a run of a script typically takes before its model is at full speed: imports, weights, the first calls."""
+SURPRISE = 2.0
+"""How many times faster than foreseen a variant may turn out. Engines used by hand on six networks (ResNet-50, ViT,
+BERT, ...; AVX-512 with BF16 and VNNI) gave at most 1.8 times what their float32 and the promises foretell."""
+RESTLESS_SURPRISE = 4.0
+"""The same where other programs were at work during a look, which then is easily off by half."""
+
+ORIGINAL = Plan(features=(), backend="torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What one first look has shown."""
+
+    plan: Plan
+    gain: float | None
+    """Speed-up; None where the variant did not run as itself."""
+    right: bool
+    """Whether it may still win: its answers were kept."""
+    seconds: float
+    """For the whole run."""
+    restless: bool = False
+    """Whether other programs took the cores."""
+
+
+@dataclass(slots=True)
+class Outlook:
+    """Foresees gain and cost of first looks, from promises and from the looks at other variants of the same engine."""
+
+    promise: Callable[[Plan], float]
+    """How many times faster a plan typically is on this machine."""
+    run_seconds: float = RUN_SECONDS
+    """For one run of the original."""
+    shown: list[Shown] = field(default_factory=list)
+
+    def next_of(self, waiting: Sequence[Plan]) -> Plan:
+        """The plan that promises most for the time that its look takes; among equals the first.
+
+        An engine begins in float32: that is its cheapest conversion, and tells most about the others.
+        """
+        best = max(waiting, key=self.worth)
+        if self._in_float32(best.backend):
+            return best
+        return max(
+            (plan for plan in waiting if plan.backend == best.backend),
+            key=lambda plan: (_is_float32(plan), self.worth(plan)),
+        )
+
+    def worth(self, plan: Plan) -> float:
+        """What a look at it promises for each second; for what would be slower than the original, its low cost."""
+        gain, seconds = self.gain(plan) - 1.0, self.seconds(plan)
+        return gain / seconds if gain > 0 else gain * seconds
+
+    def gain(self, plan: Plan) -> float:
+        """How many times faster it would be: as promised, times what came of its engine's promise in float32."""
+        kept = [gain / self.promise(known) for known, gain in self._in_float32(plan.backend)]
+        return self.promise(plan) * max(kept, default=1.0)
+
+    def seconds(self, plan: Plan) -> float:
+        """What its look would take: as long as the longest of its engine."""
+        usual = self.run_seconds + registry.backends()[plan.backend].startup_seconds
+        return max((each.seconds for each in self.shown if each.plan.backend == plan.backend), default=usual)
+
+    def why_hopeless(self, plan: Plan) -> str:
+        """Why it needs no look, in words; empty when it may win."""
+        gain, best = self.gain(plan), max((each for each in self.shown if each.right), key=_gain, default=None)
+        rival = max(1.0, _gain(best)) if best else 1.0
+        known = self._in_float32(plan.backend)
+        surprise = RESTLESS_SURPRISE if any(each.restless for each in self.shown) else SURPRISE
+        if not known or gain * surprise >= rival:
+            return ""
+        nearest, seen = max(known, key=lambda each: each[1])
+        than = f"{best.plan.id} has {ratio(rival)}" if best and rival > 1 else "the original is faster"
+        so_far = f"{nearest.id} came to {ratio(seen)}, so " if nearest.features else "on this machine "
+        return f"Not run: {so_far}this would come to about {ratio(gain)}; {than}."
+
+    def _in_float32(self, backend: str) -> list[tuple[Plan, float]]:
+        """The speed-ups that an engine has shown without lower precision; for PyTorch's own, the original's."""
+        found = [
+            (each.plan, each.gain)
+            for each in self.shown
+            if each.plan.backend == backend and each.gain and _is_float32(each.plan)
+        ]
+        return found or ([(ORIGINAL, 1.0)] if backend == ORIGINAL.backend else [])
+
+
+def _is_float32(plan: Plan) -> bool:
+    return not any(registry.transform(feature.name).kernel for feature in plan.features)
+
+
+def _gain(shown: Shown) -> float:
+    return shown.gain or 0.0
