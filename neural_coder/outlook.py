@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from neural_coder import registry
-from neural_coder.records import Plan
+from neural_coder.records import Feature, Plan
 from neural_coder.units import ratio
 
 RUN_SECONDS = 8.0
@@ -22,6 +22,8 @@ RESTLESS_SURPRISE = 4.0
 """The same where other programs were at work during a look, which then is easily off by half."""
 
 ORIGINAL = Plan(features=(), backend="torch")
+FLOAT32: frozenset[Feature] = frozenset()
+"""No feature that lowers the precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,11 @@ class Outlook:
         An engine begins in float32: that is its cheapest conversion, and tells most about the others.
         """
         best = max(waiting, key=self.worth)
-        if self._in_float32(best.backend):
+        if self._seen(best.backend, FLOAT32):
             return best
         return max(
             (plan for plan in waiting if plan.backend == best.backend),
-            key=lambda plan: (_is_float32(plan), self.worth(plan)),
+            key=lambda plan: (not _lower_precision(plan), self.worth(plan)),
         )
 
     def worth(self, plan: Plan) -> float:
@@ -68,8 +70,8 @@ class Outlook:
         return gain / seconds if gain > 0 else gain * seconds
 
     def gain(self, plan: Plan) -> float:
-        """How many times faster it would be: as promised, times what came of its engine's promise in float32."""
-        kept = [gain / self.promise(known) for known, gain in self._in_float32(plan.backend)]
+        """How many times faster it would be: as promised, times what came of such promises so far."""
+        kept = [gain / self.promise(known) for known, gain in self._kin(plan)]
         return self.promise(plan) * max(kept, default=1.0)
 
     def seconds(self, plan: Plan) -> float:
@@ -81,7 +83,7 @@ class Outlook:
         """Why it needs no look, in words; empty when it may win."""
         gain, best = self.gain(plan), max((each for each in self.shown if each.right), key=_gain, default=None)
         rival = max(1.0, _gain(best)) if best else 1.0
-        known = self._in_float32(plan.backend)
+        known = self._kin(plan)
         surprise = RESTLESS_SURPRISE if any(each.restless for each in self.shown) else SURPRISE
         if not known or gain * surprise >= rival:
             return ""
@@ -90,18 +92,22 @@ class Outlook:
         so_far = f"{nearest.id} came to {ratio(seen)}, so " if nearest.features else "on this machine "
         return f"Not run: {so_far}this would come to about {ratio(gain)}; {than}."
 
-    def _in_float32(self, backend: str) -> list[tuple[Plan, float]]:
-        """The speed-ups that an engine has shown without lower precision; for PyTorch's own, the original's."""
+    def _kin(self, plan: Plan) -> list[tuple[Plan, float]]:
+        """The speed-ups that tell most: of the same engine in the same precision, else in float32."""
+        return self._seen(plan.backend, _lower_precision(plan)) or self._seen(plan.backend, FLOAT32)
+
+    def _seen(self, backend: str, precision: frozenset[Feature]) -> list[tuple[Plan, float]]:
+        """What an engine has shown in a precision; that PyTorch's own in float32 is the original is known before."""
         found = [
             (each.plan, each.gain)
             for each in self.shown
-            if each.plan.backend == backend and each.gain and _is_float32(each.plan)
+            if each.plan.backend == backend and each.gain and _lower_precision(each.plan) == precision
         ]
-        return found or ([(ORIGINAL, 1.0)] if backend == ORIGINAL.backend else [])
+        return [(ORIGINAL, 1.0)] if not found and (backend, precision) == (ORIGINAL.backend, FLOAT32) else found
 
 
-def _is_float32(plan: Plan) -> bool:
-    return not any(registry.transform(feature.name).kernel for feature in plan.features)
+def _lower_precision(plan: Plan) -> frozenset[Feature]:
+    return frozenset(feature for feature in plan.features if registry.transform(feature.name).kernel)
 
 
 def _gain(shown: Shown) -> float:
