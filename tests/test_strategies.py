@@ -94,12 +94,20 @@ def test_mse_quantizes_again_what_need_not_fall_back():
     model = Model(8, {"layer.5": 2.0})
     model.space = Space(
         operators=model.space.operators,
-        errors={name: float(number) for number, name in enumerate(sorted(model.loses))},  # 7, 6, 5: the third by error
+        errors={name: 10.0**number for number, name in enumerate(sorted(model.loses))},  # 7, 6, 5: the third by error
         fallbacks=("bf16",),
     )
     search = searched("mse", model)
     assert [len(trial.point.exclude) for trial in search.trials[:4]] == [0, 1, 2, 4]
     assert search.best.point.exclude == ("layer.5",)
+
+
+def test_mse_begins_with_what_does_most_to_the_outputs_where_errors_are_alike():
+    model = Model(8, {"layer.5": 2.0})
+    alike = {name: 0.014 for name in model.loses} | {"layer.5": 0.005}
+    model.space = Space(operators=model.space.operators, errors=alike, fallbacks=("bf16",))
+    search = searched("mse", model)
+    assert [trial.point.exclude for trial in search.trials[:2]] == [(), ("layer.5",)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,18 @@ from neural_coder import planner, registry
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate
 from neural_coder.race import OPEN, Bench, Clock, Race, Standing
-from neural_coder.records import Accuracy, Criterion, Ending, Feature, Interval, Operator, Run, Verdict, Witness
+from neural_coder.records import (
+    Accuracy,
+    Criterion,
+    Ending,
+    Feature,
+    Interval,
+    Operator,
+    Run,
+    SiteTiming,
+    Verdict,
+    Witness,
+)
 from neural_coder.tuning.outcome import Wish
 from neural_coder.tuning.tuner import Tuner
 
@@ -194,3 +205,12 @@ def test_every_point_of_a_space_is_a_variant_of_its_own(tmp_path):
     points = [trial.point for _, trial in tuner.found[0].trials]
     assert any(dict(point.settings).get("calibration") == 100 for point in points)
     assert any("=openvino:100" in identifier for identifier in identifiers)
+
+
+def test_more_samples_than_the_script_has_calls_are_not_tried(tmp_path):
+    running = race(tmp_path, ("int8_static=openvino", 4.0, False, False))
+    few = SiteTiming(site="s.py:inference:0", kind="inference", calls=60, warmup=(), samples=(), items=1)
+    for standing in running.standings:
+        standing.look = replace(standing.look, timings=(few,), ended_by_itself=True)
+    tuner = tuned(running, "random", max_trials=30, seed=3)
+    assert not any("calibration" in dict(trial.point.settings) for _, trial in tuner.found[0].trials)

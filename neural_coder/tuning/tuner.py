@@ -167,9 +167,12 @@ class _Session:
 
     def _has_samples(self, samples: int) -> bool:
         """Whether the script calls its models often enough to calibrate on so many samples, and to gain from it."""
-        sites = [site for site in self._race.first.timings if site.kind == "inference"]
+        # A run that was stopped says nothing about how often the script would have called them.
+        runs = [self._race.first, self._race.control, *(standing.look for standing in self._race.standings)]
+        whole = [run for run in runs if run.ended_by_itself]
+        sites = [site for run in whole for site in run.timings if site.kind == "inference"]
         most = max((site.calls * (site.items or 1) for site in sites), default=0)
-        return not self._race.first.ended_by_itself or most >= WORTHWHILE * samples
+        return not whole or most >= WORTHWHILE * samples
 
     def _evaluate(self, point: Point) -> Trial:
         """Run one point as a variant of its own."""
