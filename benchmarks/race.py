@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--budget", default="20m", help="for each search; it should not end one")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="of the full measurement, at least 2")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds must be at least 2: the first one pays for conversions.")
     good = [compared(script, options.budget, options.rounds) for script in options.scripts]
     sys.exit(not all(good))
 
@@ -79,9 +81,15 @@ def compared(script: str, budget: str, rounds: int) -> bool:
     # What the race needed to be sure of its answer, a full measurement needs for each variant.
     needed = max([rounds, *(variant["rounds"] for variant in race["variants"])])
     fair = race["seconds"] / (full.seconds + full.seconds_later * (needed - rounds) / (rounds - 1))
-    lost = 1 - 1 / full.lead.median if full.lead else 0.0
+    lost = 1 - 1 / full.lead.median if full.lead else float(full.best != (race["chosen"] or ""))
     good = fair <= MOST_TIME and lost <= MOST_LOST
-    lead = f"×{full.lead.median:.3f} [{full.lead.low:.3f}–{full.lead.high:.3f}]" if full.lead else "the same"
+    lead = (
+        f"×{full.lead.median:.3f} [{full.lead.low:.3f}–{full.lead.high:.3f}]"
+        if full.lead
+        else "no figures"
+        if lost
+        else "the same"
+    )
     print(
         f"  full {full.seconds:.0f} s, {full.ran} variants run, {len(full.gains) - 1} with the right answers\n"
         f"  time: {fair:.0%} of {needed} rounds for all (at most {MOST_TIME:.0%}); {share:.0%} of {rounds} rounds, "

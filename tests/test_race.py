@@ -30,6 +30,13 @@ def programs(**speeds: float) -> dict[str, Program]:
     return {"": Program(0.02), **{name: Program(0.02 / speed) for name, speed in speeds.items()}}
 
 
+def race_on(bench: SimulatedBench, budget: float = 600.0, **settings: object) -> Race:
+    given: dict[str, object] = {"say": lambda _: None, **settings}
+    clock = SimulatedClock(budget=budget, machine=bench.machine)
+    first, control = bench.baseline(), bench.baseline()
+    return Race(bench=bench, task="inference", first=first, control=control, clock=clock, **given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("scene", BUSY)
 def test_an_identical_variant_does_not_win_on_a_busy_machine(scene: str) -> None:
     found = [search(Machine(random.Random(seed), **BUSY[scene]), programs(same=1.0)) for seed in range(TRIALS)]  # type: ignore[arg-type]
@@ -85,17 +92,8 @@ def test_losers_leave_early() -> None:
 def test_what_cannot_win_after_what_its_engine_has_shown_is_listed_without_a_look() -> None:
     machine = Machine(random.Random(2), load=(0,), slow_processes=0.0)
     given = programs(winner=4.0, same=1.0, hopeless=9.0)
-    bench = SimulatedBench(machine, given)
     promises = {"winner": 1.5, "same": 1.4, "hopeless": 1.3}
-    race = Race(
-        bench=bench,  # type: ignore[arg-type]
-        task="inference",
-        first=bench.baseline(),
-        control=bench.baseline(),
-        clock=SimulatedClock(budget=600, machine=machine),
-        say=lambda _: None,
-        promise=lambda plan: promises[name_of(plan)],
-    )
+    race = race_on(SimulatedBench(machine, given), promise=lambda plan: promises[name_of(plan)])
     engines = {"winner": "openvino", "same": "inductor", "hopeless": "inductor"}
     items = [candidate(name) for name in engines]
     found = race.run(
@@ -113,18 +111,10 @@ def test_what_cannot_win_after_what_its_engine_has_shown_is_listed_without_a_loo
 def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> None:
     given = programs(unlucky=1.2)
     machine = Machine(random.Random(3), load=(0,), slow_processes=0.0, process_noise=0.0)
-    bench = SimulatedBench(machine, given)
-    first, control = bench.baseline(), bench.baseline()
-    (timing,) = control.timings
+    race = race_on(SimulatedBench(machine, given))
+    (timing,) = race.control.timings
     lucky = replace(timing, samples=tuple(seconds / 1.25 for seconds in timing.samples))
-    race = Race(
-        bench=bench,  # type: ignore[arg-type]
-        task="inference",
-        first=first,
-        control=replace(control, timings=(lucky,)),
-        clock=SimulatedClock(budget=600, machine=machine),
-        say=lambda _: None,
-    )
+    race.control = replace(race.control, timings=(lucky,))
     assert race.run([candidate("unlucky")]).chosen is not None
 
 
@@ -142,15 +132,7 @@ def test_a_lucky_look_does_not_count_as_a_round() -> None:
 def test_disturbed_rounds_are_made_again_until_the_patience_ends() -> None:
     said: list[str] = []
     machine = Machine(random.Random(4), load=(2,), parallel=True)
-    bench = SimulatedBench(machine, programs(x=1.5))
-    race = Race(
-        bench=bench,  # type: ignore[arg-type]
-        task="inference",
-        first=bench.baseline(),
-        control=bench.baseline(),
-        clock=SimulatedClock(budget=10_000, machine=machine),
-        say=said.append,
-    )
+    race = race_on(SimulatedBench(machine, programs(x=1.5)), budget=10_000, say=said.append)
     race.run([candidate("x")])
     assert sum("once more" in line for line in said) == racing.REPEATS
 
