@@ -20,14 +20,20 @@ NAMES = [name for name in registry.strategies() if name not in MODEL_BASED]
 class Model:
     """A made-up model: what each operator costs quantized, and what its quantization loses (1 is allowed in all)."""
 
-    def __init__(self, count, losses, *, knobs=None, helps=None, bf16_loses=0.05, order=None):
+    def __init__(
+        self, count, losses, *, knobs=None, helps=None, bf16_loses=0.05, order=None, looked=False, seconds=0.0
+    ):
         names = [f"layer.{number}" for number in range(count)]
         self.loses = {name: losses.get(name, 0.2 / count) for name in names}
         self.helps, self.bf16_loses = helps, bf16_loses
-        self.calls = []
+        self.calls, self.seconds = [], seconds
         ranked = order or sorted(names, key=lambda name: -self.loses[name])
         self.space = Space(
-            operators=tuple(ranked), errors=dict(self.loses), fallbacks=("bf16", "fp32"), knobs=knobs or {}
+            operators=tuple(ranked),
+            errors=dict(self.loses),
+            impacts={name: 1 / (1 + place) for place, name in enumerate(ranked)} if looked else {},
+            fallbacks=("bf16", "fp32"),
+            knobs=knobs or {},
         )
 
     def __call__(self, point):
@@ -37,7 +43,14 @@ class Model:
         time = sum(slow if name in left else 1.0 for name in self.loses) / len(self.loses)
         loss = sum(lost for name, lost in self.loses.items() if name not in left)
         loss = loss * (0.5 if self.helps in point.settings else 1.0) + self.bf16_loses * (point.fallback == "bf16")
-        return Trial(point=point, kept=loss <= 1, speedup=6 / time, loss=loss, memory_bytes=10**8 + len(left))
+        return Trial(
+            point=point,
+            kept=loss <= 1,
+            speedup=6 / time,
+            loss=loss,
+            memory_bytes=10**8 + len(left),
+            seconds=self.seconds,
+        )
 
 
 def searched(name, model, trials=25, seed=0):
@@ -75,6 +88,28 @@ def test_basic_finds_culprits_that_the_look_beforehand_took_for_harmless():
     best = searched("basic", Model(20, {"layer.19": 4.0}, order=names), trials=30).best
     assert "layer.19" in best.point.exclude
     assert len(best.point.exclude) <= 4
+
+
+def test_basic_trusts_what_the_look_beforehand_has_measured_before_it_tries_operators_alone():
+    losses = {"layer.4": 0.9, "layer.9": 0.8, "layer.17": 0.7, "layer.30": 0.6, "layer.31": 0.5}
+    search = searched("basic", Model(50, losses, looked=True))
+    assert [len(trial.point.exclude) for trial in search.trials[2:5]] == [1, 2, 4]
+    assert {"layer.4", "layer.9", "layer.17"} <= set(search.best.point.exclude)
+    assert len(search.trials) <= 6
+
+
+def test_basic_asks_each_operator_where_that_look_was_wrong():
+    names = [f"layer.{number}" for number in range(20)]
+    best = searched("basic", Model(20, {"layer.19": 4.0}, order=names, looked=True), trials=30).best
+    assert "layer.19" in best.point.exclude
+    assert len(best.point.exclude) <= 4
+
+
+def test_basic_leaves_time_for_operators_where_trials_take_long():
+    knobs = {"preset": ("mixed",), "observer": ("percentile", "mse", "entropy"), "alpha": (0.3, 0.5, 0.7)}
+    search = searched("basic", Model(30, {"layer.4": 3.0}, knobs=knobs, looked=True, seconds=6.0), trials=20)
+    assert sum(bool(trial.point.settings) for trial in search.trials) == 2
+    assert search.best.point.exclude == ("layer.4",)
 
 
 def test_basic_lets_no_operator_fall_back_where_a_setting_suffices():

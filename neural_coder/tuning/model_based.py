@@ -17,6 +17,8 @@ from neural_coder.tuning.space import Point, Space, Trial
 NEEDS = ("optuna", "scipy", "torch")
 SWITCHES = 8
 """Operators, the most suspicious ones, that the model decides on one by one; of the others it chooses how many."""
+BEGINNING = (0, 1, 2, 4, SWITCHES)
+"""How many of these are left out in the first trials."""
 FRUITLESS = 10
 """Points in a row that were tried before after which nothing new is expected."""
 START_SHARE = 1 / 3
@@ -42,8 +44,8 @@ def trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=max(3, round(START_SHARE * search.limits.trials)))
     study = optuna.create_study(directions=list(better), sampler=sampler)
-    # Everything quantized, and the most suspicious operator left out: no random point says as much.
-    for switches in (0, 1):
+    # Everything quantized, and the most suspicious operators left out: no random point says as much.
+    for switches in BEGINNING:
         study.enqueue_trial({_switch(place): int(place < switches) for place, _ in enumerate(_alone(space))})
     seen: set[Point] = set()
     fruitless = 0

@@ -41,6 +41,12 @@ class Search:
         return self.limits.trials - len(self.trials)
 
     @property
+    def expected(self) -> int:
+        """Trials that it comes to in all, if each takes as long as the longest so far."""
+        longest = max((trial.seconds for trial in self.trials), default=0.0)
+        return min(self.limits.trials, int(self.limits.seconds / longest)) if longest else self.limits.trials
+
+    @property
     def best(self) -> Trial | None:
         """The fastest so far that keeps the answers."""
         return best(self.trials)

@@ -27,6 +27,8 @@ class Space:
     """Those that hurt most first, as far as that is known before any trial."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """By operator: the error between its outputs in floating point and quantized."""
+    impacts: Mapping[str, float] = field(default_factory=dict)
+    """By operator: the error that it alone, quantized, makes in the model's outputs; known of some or all."""
     fallbacks: tuple[str, ...]
     """Precisions that operators may fall back to, the fastest first: `bf16`, `fp32`."""
     knobs: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)

@@ -161,6 +161,7 @@ class _Session:
         return Space(
             operators=tuple(item.name for item in operators),
             errors={item.name: item.error for item in operators},
+            impacts={item.name: item.impact for item in operators if item.impact is not None},
             fallbacks=tuple(fallbacks),
             knobs=knobs,
         )

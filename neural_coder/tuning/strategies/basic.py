@@ -14,6 +14,8 @@ SHARE_FOR_SETTINGS = 0.4
 """Share of the trials that settings may take before operators fall back."""
 SINGLE = 3
 """Operators that are tried alone, the most suspicious ones; the groups of the others double in size."""
+KNOWN_SHARE = 0.5
+"""Share of the operators that may fall back on the word of the look beforehand."""
 
 Group = tuple[str, ...]
 
@@ -21,14 +23,22 @@ Group = tuple[str, ...]
 class Basic(Strategy):
     """Try settings one by one; while the criterion fails, let operators fall back by their impact.
 
-    Operators fall back alone (the less suspicious ones in groups) to see what each brings, then together, in the order
-    of what they brought, until the criterion holds: in bf16 where the engine has it, then in fp32.
+    What each operator does to the model's outputs was seen beforehand where there was time for that, so they fall back
+    together in that order: 1, 2, 4, 8, ... of them. Where that does not lead to the criterion, an engine has troubles
+    of its own: operators fall back alone (the less suspicious ones in groups) to see what each brings, then together,
+    in the order of what they brought, until the criterion holds: in bf16 where the engine has it, then in fp32.
     """
 
     def trials(self, space: Space, search: Search, chance: random.Random) -> Iterator[Trial]:
         """Yield the trials of each phase."""
         start = yield from _settings(space, search)
         if start.kept:
+            return
+        known = [name for name in space.operators if name in space.impacts]
+        doubling = doubled(known[: round(KNOWN_SHARE * len(space.operators))])
+        found = yield from _together(doubling, start.point, space, search)
+        if found is not None:
+            yield from _quantized_again(found, doubling, space, search)
             return
         groups = grouped(space.operators)
         alone: list[tuple[Trial, Group]] = []
@@ -45,10 +55,19 @@ class Basic(Strategy):
                 return
 
 
+def doubled(operators: Sequence[str]) -> list[Group]:
+    """Groups that double what came before: of 1, 1, 2, 4, 8, ... operators."""
+    return _doubling(operators[:1], operators[1:], size=1)
+
+
 def grouped(operators: Sequence[str]) -> list[Group]:
     """The first operators alone, the others in groups of 2, 4, 8, ..."""
-    groups: list[Group] = [(name,) for name in operators[:SINGLE]]
-    rest, size = list(operators[SINGLE:]), 2
+    return _doubling(operators[:SINGLE], operators[SINGLE:], size=2)
+
+
+def _doubling(alone: Sequence[str], others: Sequence[str], size: int) -> list[Group]:
+    groups: list[Group] = [(name,) for name in alone]
+    rest = list(others)
     while rest:
         groups.append(tuple(rest[:size]))
         rest, size = rest[size:], size * 2
@@ -57,7 +76,6 @@ def grouped(operators: Sequence[str]) -> list[Group]:
 
 def _settings(space: Space, search: Search) -> Generator[Trial, None, Trial]:
     """Try the defaults in each precision, then each setting by itself; return the best start for what follows."""
-    most = max(len(space.fallbacks), round(SHARE_FOR_SETTINGS * search.limits.trials))
     points = [Point(fallback=fallback) for fallback in space.fallbacks]
     points += [
         Point(fallback=space.fallbacks[0], settings=((name, value),))
@@ -65,7 +83,9 @@ def _settings(space: Space, search: Search) -> Generator[Trial, None, Trial]:
         for value in values
     ]
     tried: list[Trial] = []
-    for point in points[:most]:
+    for point in points:
+        if len(tried) >= max(len(space.fallbacks), round(SHARE_FOR_SETTINGS * search.expected)):
+            break
         trial = search.evaluate(point)
         yield trial
         tried.append(trial)
