@@ -23,8 +23,10 @@ PLAIN = {
     "onnxruntime": {"fp32": "onnx_runtime"},
 }
 """What runs a model without quantization."""
-COLUMNS = ("script", "strategy", "trials", "minutes", "kept", "speed-up", "loss/allowed", "in floating point")
-ROW = "{:<20} {:<11} {:>6} {:>7} {:>4} {:>8} {:>12}  {}"
+EAGER = {"eager bf16": "bf16_weights"}
+"""What bf16 comes to where the processor lacks it, so that an engine does not offer it."""
+COLUMNS = ("script", "strategy", "trials", "minutes", "kept", "speed-up", "loss/allowed", "answer", "in floating point")
+ROW = "{:<18} {:<16} {:>6} {:>7} {:>4} {:<19} {:>12}  {:<25} {}"
 NOTHING = "–"
 
 
@@ -41,11 +43,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     print(ROW.format(*COLUMNS), flush=True)
     for script in options.scripts:
-        for precision, features in PLAIN[options.engine].items():
+        for precision, features in (PLAIN[options.engine] | EAGER).items():
             found = results[f"{script} {precision}"] = searched(
                 script, "--features", features, "--budget", options.budget
             )
-            print(line_of_variant(script, f"none: {precision}", found["variants"][0]), flush=True)
+            print(line_of_variant(script, f"none: {precision}", found), flush=True)
         for strategy in options.strategies:
             limits = ("--max-trials", str(options.max_trials), "--budget", options.budget)
             found = searched(script, "--features", f"int8_static={options.engine}", "--strategy", strategy, *limits)
@@ -58,7 +60,7 @@ def main() -> None:
 def line_of_search(script: str, strategy: str, found: dict[str, Any]) -> str:
     """A row of the table for a search that has tuned; where nothing had to be tuned, for its variant."""
     if not found["tuning"]:
-        return line_of_variant(script, strategy, found["variants"][0])
+        return line_of_variant(script, strategy, found)
     (tuned,) = found["tuning"]
     trials: Sequence[dict[str, Any]] = tuned["trials"]
     minutes = f"{tuned['seconds'] / 60:.1f}"
@@ -66,22 +68,36 @@ def line_of_search(script: str, strategy: str, found: dict[str, Any]) -> str:
     winner = found["chosen"] or tuned["best"]
     best = next((trial for trial in trials if trial["id"] == winner), None)
     if best is None:
-        return ROW.format(script, strategy, len(trials), minutes, kept, NOTHING, NOTHING, "nothing holds")
-    measured = next(variant for variant in found["variants"] if variant["id"] == best["id"])["speedup"]["median"]
+        return ROW.format(script, strategy, len(trials), minutes, kept, NOTHING, NOTHING, "nothing holds", NOTHING)
+    measured = next(variant for variant in found["variants"] if variant["id"] == best["id"])
     names = ", ".join(best["exclude"][:2]) + (", …" if len(best["exclude"]) > 2 else "")
     settings = " ".join(f"{name}={value}" for name, value in best["settings"].items())
     left = f"{len(best['exclude'])} in {best['fallback']}: {names} {settings}".strip(" :")
     loss = NOTHING if best["loss"] is None else f"{best['loss']:.2f}"
-    return ROW.format(script, strategy, len(trials), minutes, kept, f"×{measured:.2f}", loss, left)
+    speed = interval(measured["speedup"])
+    return ROW.format(script, strategy, len(trials), minutes, kept, speed, loss, answer(measured, found), left)
 
 
-def line_of_variant(script: str, name: str, variant: dict[str, Any]) -> str:
-    """A row of the table for a single variant."""
-    speedup, accuracy = variant["speedup"], variant["accuracy"]
-    speed = f"×{speedup['median']:.2f}" if speedup else NOTHING
+def line_of_variant(script: str, name: str, found: dict[str, Any]) -> str:
+    """A row of the table for the only variant of a search."""
+    variant, *_ = found["variants"]
+    speed, accuracy = interval(variant["speedup"]), variant["accuracy"]
     loss = NOTHING if not accuracy or accuracy["loss"] is None else f"{accuracy['loss'] / accuracy['allowed']:.2f}"
     kept = int(bool(accuracy and accuracy["kept"]))
-    return ROW.format(script, name, NOTHING, NOTHING, kept, speed, loss, variant["status"])
+    return ROW.format(script, name, NOTHING, NOTHING, kept, speed, loss, answer(variant, found), "all")
+
+
+def interval(speedup: dict[str, float] | None) -> str:
+    """A ratio with its interval."""
+    return f"×{speedup['median']:.2f} [{speedup['low']:.2f}-{speedup['high']:.2f}]" if speedup else NOTHING
+
+
+def answer(variant: dict[str, Any], found: dict[str, Any]) -> str:
+    """What the search says of a variant; of the chosen one, what it came to in fresh runs."""
+    if found["chosen"] != variant["id"]:
+        return str(variant["status"])
+    confirmed = found["confirmed"]
+    return f"chosen, ×{confirmed['speedup']['median']:.2f} in fresh runs" if confirmed else "chosen"
 
 
 if __name__ == "__main__":
