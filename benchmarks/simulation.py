@@ -21,6 +21,9 @@ from neural_coder.race import CONFIRMATIONS, QUICK, Clock, Race, Result
 from neural_coder.records import Criterion, Ending, Feature, Metric, MetricValue, Plan, Run
 
 CRITERION = Criterion(metrics=(Metric(name="answer", pattern="answer: (.*)"),))
+PACE = 6e-5
+"""Seconds of the piece of work that tells the speed of a core."""
+PACE_NOISE = 0.05
 TRACELESS = "cuda_to_cpu"
 """A feature that shows in no witness: its value names the simulated variant."""
 
@@ -52,9 +55,15 @@ class Machine:
     """Share of processes that run slower throughout, for reasons that nobody on this machine can see."""
     parallel: bool = False
     """Calls keep both cores busy, and a burner on one of them holds up both threads."""
+    neighbour: float = 1.0
+    """How many times slower a core is while another machine uses its other thread, which it does half of the time."""
+    follows: float = 1.0
+    """How far calls follow the speed of the core; those that wait for memory do so less."""
     now: float = 0.0
     _burners: int = 0
     _until: float = 0.0
+    _shared: bool = False
+    _shared_until: float = 0.0
 
     def burners(self) -> int:
         """How many cores are burnt just now."""
@@ -66,13 +75,25 @@ class Machine:
     def call(self, work: float) -> Moment:
         """Do the work of one call; how long that took."""
         work *= math.exp(self.chance.gauss(0, self.call_noise))
+        core, pace = self._core()
+        work *= core**self.follows
         slower = self._slowdown()
         wall = work * slower
         self.now += wall
         threads = 2 if self.parallel else 1
         # A thread that waits for the other one at a barrier spins for a while, and burns CPU time.
         cpu = work * threads * (1 + 0.3 * (slower - 1) * self.parallel)
-        return Moment(wall, cpu, max(0.0, (wall - work) * threads * (0.7 if self.parallel else 1.0)))
+        return Moment(wall, cpu, max(0.0, (wall - work) * threads * (0.7 if self.parallel else 1.0)), pace)
+
+    def _core(self) -> tuple[float, float]:
+        """How many times slower the core is just now, and what the piece of work takes that tells of it."""
+        if self.neighbour == 1.0:
+            return 1.0, PACE
+        while self.now >= self._shared_until:
+            self._shared = self.chance.random() < 0.5
+            self._shared_until = max(self._shared_until, self.now) + self.chance.uniform(0.3, 6.0)
+        slower = self.neighbour if self._shared else 1.0
+        return slower, PACE * slower * math.exp(self.chance.gauss(0, PACE_NOISE))
 
     def _slowdown(self) -> float:
         burners = self.burners()

@@ -47,6 +47,8 @@ SCENES: dict[str, dict[str, object]] = {
     "quiet machine": {"load": (0,), "slow_processes": 0.0},
     "0 to 2 cores burnt, one thread": {},
     "0 to 2 cores burnt, two threads": {"parallel": True},
+    "cores shared with another machine, Python": {"load": (0,), "neighbour": 1.7},
+    "cores shared with another machine, 0 to 2 burnt, matrices": {"neighbour": 1.7, "follows": 0.4},
     "both cores always burnt, one thread": {"load": (2,)},
     "1 or 2 cores always burnt, two threads": {"load": (1, 2), "parallel": True},
 }

@@ -319,7 +319,7 @@ class Race:
     def _may_win(self, standing: Standing, looks: int) -> bool:
         """Whether its answers are right and it is not surely slower, which a look at a busy machine does not show."""
         seen = (self.control, standing.look, *self.baselines, *standing.rounds)
-        restless = any(run.disturbed > stats.DISTURBED for run in seen)
+        restless = stats.is_restless(seen)
         doubt = (RESTLESS_DOUBTS if restless else DOUBTS)[looks]
         status = standing.verdict.status
         return (status in OPEN or (restless and status == "slower")) and standing.gain * (1 + doubt) > 1.0
@@ -481,7 +481,7 @@ def _shown(standing: Standing, control: Run) -> Shown:
         gain=standing.gain if itself else None,
         right=status in OPEN,
         seconds=run.wall_seconds,
-        restless=max(run.disturbed, control.disturbed) > stats.DISTURBED,
+        restless=stats.is_restless([run, control]),
     )
 
 

@@ -361,6 +361,8 @@ class SiteTiming:
     """CPU time of each sample, all threads together."""
     waited: tuple[float, ...] = ()
     """How long the threads had to wait for a core in each sample, all together."""
+    pace: tuple[float, ...] = ()
+    """How fast the processor was in each sample: seconds that a small piece of work took beside it, always the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from neural_coder.bench import stats
+from neural_coder.bench import pace, stats
 from neural_coder.records import Accuracy, Criterion, Ending, Interval, Plan, Run, Status, Verdict
 from neural_coder.units import count, ratio
 
@@ -223,6 +223,9 @@ def _what_was_seen(baseline: Sequence[Run], variant: Sequence[Run]) -> str:
         seen.append(f"for up to {busy:.0%} of the time other programs had the cores")
     if stolen > stats.DISTURBED:
         seen.append(f"the hypervisor took away up to {stolen:.0%}")
+    apart = pace.difference([run for run in (*baseline, *variant) if run.ok])
+    if apart > stats.UNSTEADY:
+        seen.append(f"the processor itself was up to {ratio(1 + apart)} as fast at other times")
     own = [s for run in baseline if run.ok and (s := stats.seconds_per_call(run)) is not None]
     if len(own) > 1:
         seen.append(f"runs of the original differed by up to {max(own) / min(own) - 1:.0%}")

@@ -23,7 +23,12 @@ from neural_coder.race import FEWEST_ROUNDS, MOST_ROUNDS, ROUNDS, Race, without_
 from neural_coder.records import Feature, Plan, Run, Witness
 
 TRIALS = 25
-BUSY = {"one thread": {}, "two threads": {"parallel": True}, "never quiet": {"load": (1, 2), "parallel": True}}
+BUSY = {
+    "one thread": {},
+    "two threads": {"parallel": True},
+    "never quiet": {"load": (1, 2), "parallel": True},
+    "shared cores": {"load": (0,), "neighbour": 1.7},
+}
 
 
 def programs(**speeds: float) -> dict[str, Program]:
@@ -43,7 +48,7 @@ def test_an_identical_variant_does_not_win_on_a_busy_machine(scene: str) -> None
     assert sum(result.chosen is not None for result in found) <= 0.05 * TRIALS
 
 
-@pytest.mark.parametrize("scene", ["one thread", "two threads"])
+@pytest.mark.parametrize("scene", ["one thread", "two threads", "shared cores"])
 def test_a_variant_that_is_a_tenth_faster_is_found_on_a_busy_machine(scene: str) -> None:
     found = [search(Machine(random.Random(seed), **BUSY[scene]), programs(faster=1.1)) for seed in range(TRIALS)]  # type: ignore[arg-type]
     assert sum(result.chosen is not None for result in found) >= 0.85 * TRIALS

@@ -119,6 +119,16 @@ def restless(seconds: float, cpu: float, rounds: int = 5) -> list[Run]:
     return found
 
 
+def test_a_processor_that_changed_its_speed_is_told_where_nothing_can_be_decided() -> None:
+    shaky = [
+        replace(run, timings=(replace(run.timings[0], pace=(1e-4 * (1 + number % 2),) * 5),))
+        for number, run in enumerate(runs(seconds, 1)[0] for seconds in SHAKY)
+    ]
+    found = judge(shaky)
+    assert found.status == "undecided"
+    assert "The processor itself was up to ×2.00 as fast at other times" in found.reason
+
+
 def test_no_gain_is_believed_against_the_cpu_time_when_the_cores_were_never_free() -> None:
     found = judge(restless(0.5, cpu=2.0, rounds=10), baseline=restless(1.0, cpu=1.5, rounds=10))
     assert found.status == "undecided"

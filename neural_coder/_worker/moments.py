@@ -1,4 +1,4 @@
-"""What a stretch of the script took: wall time, CPU time, and time in which its threads had to wait for a core."""
+"""What a stretch took, and how fast the processor was then: a core that two programs share is slower for both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 THREADS = "/proc/self/task"
 RESOLUTION = 0.002
-"""Seconds for which the waiting time is not asked again: a call that somebody interrupts takes longer than that."""
+"""Seconds for which nothing is asked again: a call that somebody interrupts takes longer than that."""
+WORK = range(2500)
+"""What is added up to see how fast the processor is: a tenth of a millisecond of work that needs no memory."""
+TRIES = 2
+"""How often, one after the other; the quickest counts, as the others may have been interrupted."""
 NEGLIGIBLE = 0.02
 """Share of a call that its threads may wait for a core before the call counts as disturbed."""
 SERIAL = 1.05
@@ -26,11 +30,14 @@ class Moment(NamedTuple):
     """All threads together."""
     waited: float
     """All threads together; 0 where the operating system does not tell."""
+    pace: float = 0.0
+    """Of a point in time: what a fixed piece of work takes then. Of a stretch: the mean of both ends."""
 
     def since(self, earlier: Moment, overhead: float = 0.0) -> Moment:
         """What lies between, without what the probes themselves took (which is work of one thread)."""
         cpu = max(self.cpu - earlier.cpu - overhead, 0.0)
-        return Moment(self.wall - earlier.wall - overhead, cpu, self.waited - earlier.waited)
+        pace = (self.pace + earlier.pace) / 2
+        return Moment(self.wall - earlier.wall - overhead, cpu, self.waited - earlier.waited, pace)
 
     @property
     def calm(self) -> bool:
@@ -53,16 +60,24 @@ class Moments:
         self._asked = 0.0
         self._lock = threading.Lock()
         self._works = Path(THREADS).is_dir()
+        self._pace = 0.0
+        self._paced = 0.0
 
     def begin(self) -> Moment:
         """Now, in front of what is timed: the wall time is taken last."""
-        waited, cpu = self._wait_seconds(), time.process_time()
-        return Moment(time.perf_counter(), cpu, waited)
+        waited, pace, cpu = self._wait_seconds(), self._pace_now(), time.process_time()
+        return Moment(time.perf_counter(), cpu, waited, pace)
 
     def end(self) -> Moment:
         """Now, behind what was timed: the wall time is taken first."""
         wall, cpu = time.perf_counter(), time.process_time()
-        return Moment(wall, cpu, self._wait_seconds())
+        return Moment(wall, cpu, self._wait_seconds(), self._pace_now())
+
+    def _pace_now(self) -> float:
+        if time.perf_counter() - self._paced > RESOLUTION:
+            self._pace = min(_seconds_of_work() for _ in range(TRIES))
+            self._paced = time.perf_counter()
+        return self._pace
 
     def _wait_seconds(self) -> float:
         due = self._works and time.perf_counter() - self._asked > RESOLUTION
@@ -88,3 +103,9 @@ class Moments:
             os.close(self._files.pop(thread))
             self._ended += self._waited.pop(thread, 0)
         self._total = (self._ended + sum(self._waited.values())) / 1e9
+
+
+def _seconds_of_work() -> float:
+    began = time.perf_counter()
+    sum(WORK)
+    return time.perf_counter() - began

@@ -45,6 +45,8 @@ class Site:
         """CPU time of each sample, all threads together."""
         self.waited: list[float] = []
         """How long the threads had to wait for a core in each sample."""
+        self.pace: list[float] = []
+        """How fast the processor was in each sample: seconds of a fixed piece of work."""
         self.sizes: set[int | None] = set()
         self.last_end = 0.0
         self.last_call: Call | None = None
@@ -71,6 +73,7 @@ class Site:
             self.samples.append(seconds)
             self.cpu.append(taken.cpu)
             self.waited.append(taken.waited)
+            self.pace.append(taken.pace)
             self._calm += taken.calm
 
     def _warm_long_enough(self, sampling: Sampling) -> bool:
@@ -79,7 +82,8 @@ class Site:
 
     def restart(self, items: int) -> None:
         """Forget what was measured: from now on calls have so many items."""
-        self.warmup, self.samples, self.sizes, self._warm = [], [], {items}, 0
+        self.warmup, self.samples, self.cpu, self.waited, self.pace = [], [], [], [], []
+        self.sizes, self._warm, self._calm = {items}, 0, 0
 
     def is_warm(self, sampling: Sampling) -> bool:
         """Whether the next call gives the first sample."""
@@ -117,6 +121,7 @@ class Site:
             "samples": self.samples,
             "cpu": self.cpu,
             "waited": self.waited,
+            "pace": self.pace,
             "items": items,
         }
 

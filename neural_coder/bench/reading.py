@@ -28,7 +28,8 @@ BYTES_READ = 256 * 1024
 
 def timing_from(entry: Mapping[str, Any]) -> SiteTiming:
     """The record of one site's timings."""
-    return SiteTiming(**{**entry, **{name: tuple(entry[name]) for name in ("warmup", "samples", "cpu", "waited")}})
+    lists = ("warmup", "samples", "cpu", "waited", "pace")
+    return SiteTiming(**{**entry, **{name: tuple(entry[name]) for name in lists}})
 
 
 def comparison_from(entry: Mapping[str, Any] | None) -> Comparison | None:

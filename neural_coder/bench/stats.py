@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from neural_coder._worker.moments import NEGLIGIBLE, Moment
+from neural_coder.bench import pace
 from neural_coder.records import Figures, Interval, Run, SiteTiming, Task
 
 MINIMUM_ROUNDS = 3
@@ -34,6 +35,9 @@ BUSY = 0.1
 """Share of the time in which others had the cores, from which on the reader is told."""
 DISTURBED = 0.02
 """Share of a run's time that others may take before its samples are looked at one by one."""
+
+UNSTEADY = 0.1
+"""Processor speeds further apart than this are told; what calls make of them is known in part only."""
 
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -115,6 +119,11 @@ def is_calm(run: Run) -> bool:
     return all(len(calm_samples(run, timing)) >= _needed(timing) for timing in run.timings if timing.samples)
 
 
+def is_restless(runs: Sequence[Run]) -> bool:
+    """Whether a look at these runs may be far off: others took the cores, or the processor changed its speed."""
+    return any(run.disturbed > DISTURBED for run in runs) or pace.difference(runs) > UNSTEADY
+
+
 def repeatability(runs: Sequence[Run], task: Task | None = None) -> Interval | None:
     """The A/A control: how runs of the same program, one after the other, compare with each other.
 
@@ -125,7 +134,8 @@ def repeatability(runs: Sequence[Run], task: Task | None = None) -> Interval | N
     Returns:
         The ratio of each run to the next one, of separate pairs; None for fewer than two runs.
     """
-    times = [seconds for run in runs if run.ok and (seconds := seconds_per_call(run, None, task))]
+    (even,) = pace.at_usual_speed([[run for run in runs if run.ok]], task)
+    times = [seconds for run in even if (seconds := seconds_per_call(run, None, task))]
     return interval([old / new for old, new in zip(times[::2], times[1::2], strict=False)])
 
 
@@ -194,7 +204,8 @@ def speedup(
 ) -> Interval | None:
     """How many times faster a variant is than the baseline, with a 95 % interval.
 
-    The ratio is formed within each of `rounds`, whose runs share its noise.
+    The ratio is formed within each of `rounds`, whose runs share its noise; where the processor changed its speed
+    meanwhile, of what calls would have taken at its usual one (`bench/pace.py`).
 
     Args:
         baseline: Runs of the original, one process each.
@@ -214,12 +225,13 @@ def speedup(
     per_item = not all(same_batches(old, new, weights) for old, new in pairs)
     # What other programs do to caches and clocks shows in no waiting time, and only ever makes calls slower.
     share = LOWER_QUARTILE if any(run.disturbed > DISTURBED for pair in pairs for run in pair) else 0.5
+    even = pace.at_usual_speed([[old for old, _ in pairs], [new for _, new in pairs]], task)
     times = [
         (
             _weighted(old, weights, task, per_item=per_item, cpu=cpu, share=share),
             _weighted(new, weights, task, per_item=per_item, cpu=cpu, share=share),
         )
-        for old, new in pairs
+        for old, new in zip(*even, strict=True)
     ]
     return interval([old / new for old, new in times if old and new])
 

@@ -58,17 +58,18 @@ def waited_for(condition: object, seconds: float = 10.0) -> bool:
     return False
 
 
-def test_every_sample_comes_with_its_cpu_time_and_its_waiting_time(tmp_path: Path) -> None:
+def test_every_sample_comes_with_cpu_time_waiting_time_and_the_speed_of_the_processor(tmp_path: Path) -> None:
     text = LOOP.replace("return [x, 2.0 * x]", "return [x, 2.0 * sum(range(20_000))]")
     (timing,) = run(loop(tmp_path, text).job()).timings
-    assert len(timing.samples) == len(timing.cpu) == len(timing.waited) >= 3
+    assert len(timing.samples) == len(timing.cpu) == len(timing.waited) == len(timing.pace) >= 3
     assert all(cpu > 0 for cpu in timing.cpu)
+    assert all(1e-6 < pace < 0.1 for pace in timing.pace)
     assert all(waited >= 0 for waited in timing.waited)
 
 
 def test_samples_made_by_repeating_calls_have_them_too(tmp_path: Path) -> None:
     (timing,) = run(loop(tmp_path, LOOP.replace("10000", "2")).job()).timings
-    assert len(timing.samples) == len(timing.cpu) == len(timing.waited) >= 3
+    assert len(timing.samples) == len(timing.cpu) == len(timing.waited) == len(timing.pace) >= 3
 
 
 def test_calls_are_timed_and_the_loop_is_stopped(tmp_path: Path) -> None:
