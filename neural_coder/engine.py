@@ -20,7 +20,7 @@ from neural_coder import (
     sweep,
 )
 from neural_coder.analysis import Project, analyze_script
-from neural_coder.bench import kernels, machine, runner, stats
+from neural_coder.bench import kernels, machine, pace, runner, stats
 from neural_coder.bench.protocol import Job
 from neural_coder.candidate import Candidate, Refusal
 from neural_coder.configurations import Wanted, configurations
@@ -35,6 +35,7 @@ from neural_coder.records import Analysis, Criterion, Feature, Observation, Plan
 from neural_coder.report.model import Report
 from neural_coder.tuning.outcome import Wish
 from neural_coder.tuning.tuner import Tuner, check
+from neural_coder.units import ratio
 from neural_coder.vendoring import vendor
 
 DEFAULT_BUDGET = 600.0
@@ -452,5 +453,10 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
         notes.append(
             f"The machine was busy: for {busy:.0%} of the time the script waited for a core. Close other programs and "
             "run again for narrower intervals."
+        )
+    if (apart := pace.difference([run for run in baseline if run.ok])) > stats.UNSTEADY:
+        notes.append(
+            f"The processor was up to {ratio(1 + apart)} as fast in some runs of the original as in others, as where "
+            "cores are shared with other machines. Speed-ups are corrected for that; times are as they were."
         )
     return tuple(notes)

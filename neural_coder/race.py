@@ -481,7 +481,7 @@ def _shown(standing: Standing, control: Run) -> Shown:
         gain=standing.gain if itself else None,
         right=status in OPEN,
         seconds=run.wall_seconds,
-        restless=stats.is_restless([run, control]),
+        restless=max(run.disturbed, control.disturbed) > stats.DISTURBED,
     )
 
 

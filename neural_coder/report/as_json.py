@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neural_coder.bench import stats
+from neural_coder.bench import pace, stats
 from neural_coder.observed import Merged
 from neural_coder.records import (
     SCHEMA_VERSION,
@@ -195,6 +195,7 @@ def _baseline(runs: Sequence[Run]) -> dict[str, Any]:
         "end_to_end_limit": None if share is None else stats.end_to_end_limit(share),
         "peak_memory_bytes": max((run.peak_memory_bytes for run in usable), default=None) or None,
         "disturbed": max((run.disturbed for run in usable), default=0.0),
+        "pace_difference": pace.difference(usable),
         "against_itself": _interval(stats.repeatability(usable, task)),
         **_figures(stats.figures(usable, task, weights)),
     }

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from neural_coder import observed
 from neural_coder.records import (
     Accuracy,
@@ -170,6 +172,10 @@ def test_the_original_has_figures_and_is_compared_with_itself() -> None:
     slow = replace(RUN, timings=(replace(RUN.timings[0], samples=(1.0, 1.0)),))
     baseline = parsed(replace(REPORT, baseline=(slow, RUN, slow, RUN, slow, RUN)))["baseline"]
     assert baseline["against_itself"]["median"] == 2.0
+    assert baseline["pace_difference"] == 0.0
+    shared = replace(RUN, timings=(replace(RUN.timings[0], pace=(1.6e-4, 1.6e-4)),))
+    alone = replace(RUN, timings=(replace(RUN.timings[0], pace=(1e-4, 1e-4)),))
+    assert parsed(replace(REPORT, baseline=(shared, alone)))["baseline"]["pace_difference"] == pytest.approx(0.6)
     assert baseline["figures"]["p50"] == 0.75
     assert parsed(replace(REPORT, baseline=(RUN,)))["baseline"]["against_itself"] is None
 
