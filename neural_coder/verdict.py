@@ -149,7 +149,7 @@ def _decide(
     if final and (doubt := _why_not_to_be_trusted(numbers.speedup, baseline, variant, criterion)):
         return "undecided", f"Cannot tell: {doubt}"
     status, reason = _judge_speed(numbers, numbers.speedup, criterion, final=final)
-    if not final and not all(stats.is_calm(run) for pair in stats.rounds(baseline, variant) for run in pair):
+    if not final and not stats.tells_after_a_look(baseline, variant):
         status = "undecided"
         reason = f"Cannot tell after a first look: {ratio(numbers.speedup.median)}."
     if status == "undecided":
@@ -198,6 +198,12 @@ def _why_not_to_be_trusted(
     control = stats.repeatability(baseline)
     if control is not None and (control.low > gain or control.high < 1 / gain):
         return f"the original came out {ratio(control.median)} against itself. {_what_was_seen(baseline, variant)}"
+    measured = stats.speedup(baseline, variant, as_measured=True)
+    if measured is not None and measured.median < 1.0:
+        return (
+            f"it took {ratio(measured.median)} by the clock, and is faster only where the processor's changes of speed "
+            f"are taken off. {_what_was_seen(baseline, variant)}"
+        )
     used = stats.rounds(baseline, variant)
     if all(stats.is_calm(run) for pair in used for run in pair):
         return ""

@@ -129,6 +129,24 @@ def test_a_processor_that_changed_its_speed_is_told_where_nothing_can_be_decided
     assert "The processor itself was up to ×2.00 as fast at other times" in found.reason
 
 
+def test_a_gain_that_the_clock_does_not_show_is_not_believed() -> None:
+    def met(seconds: float, slower: tuple[float, ...]) -> list[Run]:
+        """Runs of the same program; in each, another machine comes for the last calls and makes them slower."""
+        found = []
+        for run in runs(seconds, len(slower)):
+            number = len(found)
+            calls = tuple(seconds * factor for factor in (1.0, slower[number], slower[number], slower[number], 1.0))
+            paces = tuple(1e-4 * factor for factor in (1.0, slower[number], slower[number], slower[number], 1.0))
+            found.append(replace(run, timings=(replace(run.timings[0], samples=calls, pace=paces),)))
+        return found
+
+    unlucky = judge(met(0.9, (1.7, 1.7, 1.7, 1.7, 1.0)), baseline=met(1.0, (1.0, 1.0, 1.0, 1.0, 1.7)))
+    assert unlucky.status == "undecided"
+    assert "by the clock" in unlucky.reason
+    lucky = judge(met(0.9, (1.7, 1.0, 1.7, 1.0, 1.0)), baseline=met(1.0, (1.0, 1.7, 1.0, 1.7, 1.0)))
+    assert lucky.status == "faster"
+
+
 def test_no_gain_is_believed_against_the_cpu_time_when_the_cores_were_never_free() -> None:
     found = judge(restless(0.5, cpu=2.0, rounds=10), baseline=restless(1.0, cpu=1.5, rounds=10))
     assert found.status == "undecided"

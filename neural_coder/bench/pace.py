@@ -5,7 +5,8 @@ other thread is busy works at 60 % of its speed, for seconds, and neither waitin
 the worker times a small, fixed piece of work beside every call. Where that varies, it is a control variate: a figure
 that is known to be the same in truth, and varies together with the one that is looked for (S. S. Lavenberg and
 P. D. Welch, "A Perspective on the Use of Control Variables to Increase the Efficiency of Monte Carlo Simulations",
-Management Science 27, 1981). It favours neither side, whatever share of it is taken into account.
+Management Science 27, 1981). It favours neither side, whatever share of it is taken into account, as long as the
+programs themselves have nothing to do with it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from neural_coder.records import Run, SiteTiming, Task
 
 STEADY = 1.15
 """A processor whose slow moments (one in ten) and fast ones (one in ten) are closer than this is left alone."""
+ALIKE = 1.1
+"""So close (as a ratio) the fast moments of two programs must be. A program may slow the core down by itself, with
+threads that spin behind a call or with instructions that lower its clock; that must not be put down to others."""
 FOREHAND = 0.5
 """The share that is assumed before anything is known: convolutions and products of matrices showed 0.2 to 0.5 on one
 or two threads, plain Python 1.0."""
@@ -72,8 +76,8 @@ def learn(sides: Sequence[Sequence[Run]], task: Task | None) -> Pace | None:
         task: Inference calls or training steps; None: both.
 
     Returns:
-        None where there is nothing to correct: a steady processor, or times that cannot be compared because they are
-        not there or come from different versions of Python.
+        None where there is nothing to correct (a steady processor), or nothing to correct it by: times that are not
+        there, come from different versions of Python, or from programs that have not met the same fast moments.
     """
     groups: dict[tuple[int, str], list[SiteTiming]] = defaultdict(list)
     for number, runs in enumerate(sides):
@@ -85,6 +89,9 @@ def learn(sides: Sequence[Sequence[Run]], task: Task | None) -> Pace | None:
     versions = {run.versions.get("python") for runs in sides for run in runs}
     known = all(_is_known(timing) for timings in groups.values() for timing in timings)
     if not known or len(versions) != 1 or _spread(seconds) < STEADY:
+        return None
+    fast = [_tenth([one for run in runs for timing in run.timings for one in timing.pace]) for runs in sides]
+    if max(fast) > ALIKE * min(fast):
         return None
     together, alone = WEIGHT * FOREHAND, WEIGHT
     for timings in groups.values():
@@ -107,10 +114,12 @@ def _is_known(timing: SiteTiming) -> bool:
 
 def _spread(seconds: Sequence[float]) -> float:
     """The slow moments in units of the fast ones."""
-    if len(seconds) < 2:
-        return 1.0
-    tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-    return tenths[-1] / tenths[0]
+    return _tenth(seconds, -1) / _tenth(seconds) if seconds else 1.0
+
+
+def _tenth(seconds: Sequence[float], which: int = 0) -> float:
+    """What the fastest tenth stays below; with -1, what only the slowest tenth goes beyond."""
+    return statistics.quantiles([*seconds, *seconds], n=10, method="inclusive")[which]
 
 
 def _centred(values: Sequence[float]) -> list[float]:

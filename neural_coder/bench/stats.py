@@ -124,6 +124,15 @@ def is_restless(runs: Sequence[Run]) -> bool:
     return any(run.disturbed > DISTURBED for run in runs) or pace.difference(runs) > UNSTEADY
 
 
+def tells_after_a_look(baseline: Sequence[Run], variant: Sequence[Run]) -> bool:
+    """Whether few runs tell how they compare: none was disturbed, and the processor was as fast in all, or is known."""
+    pairs = rounds(baseline, variant)
+    sides = [[old for old, _ in pairs], [new for _, new in pairs]]
+    if not all(is_calm(run) for runs in sides for run in runs):
+        return False
+    return pace.difference([*sides[0], *sides[1]]) <= UNSTEADY or pace.learn(sides, None) is not None
+
+
 def repeatability(runs: Sequence[Run], task: Task | None = None) -> Interval | None:
     """The A/A control: how runs of the same program, one after the other, compare with each other.
 
@@ -200,7 +209,12 @@ def rounds(baseline: Sequence[Run], variant: Sequence[Run]) -> list[tuple[Run, R
 
 
 def speedup(
-    baseline: Sequence[Run], variant: Sequence[Run], task: Task | None = None, *, cpu: bool = False
+    baseline: Sequence[Run],
+    variant: Sequence[Run],
+    task: Task | None = None,
+    *,
+    cpu: bool = False,
+    as_measured: bool = False,
 ) -> Interval | None:
     """How many times faster a variant is than the baseline, with a 95 % interval.
 
@@ -212,6 +226,7 @@ def speedup(
         variant: Runs of the variant, in the same order.
         task: Inference calls or training steps; None: what the baseline is measured by.
         cpu: Compare the CPU time that calls take, all threads together, instead of the wall time.
+        as_measured: Correct nothing for the processor's speed.
 
     Returns:
         None when no round gave a ratio.
@@ -225,7 +240,8 @@ def speedup(
     per_item = not all(same_batches(old, new, weights) for old, new in pairs)
     # What other programs do to caches and clocks shows in no waiting time, and only ever makes calls slower.
     share = LOWER_QUARTILE if any(run.disturbed > DISTURBED for pair in pairs for run in pair) else 0.5
-    even = pace.at_usual_speed([[old for old, _ in pairs], [new for _, new in pairs]], task)
+    sides = [[old for old, _ in pairs], [new for _, new in pairs]]
+    even = sides if as_measured else pace.at_usual_speed(sides, task)
     times = [
         (
             _weighted(old, weights, task, per_item=per_item, cpu=cpu, share=share),

@@ -67,7 +67,7 @@ def test_the_control_of_the_original_against_itself_is_corrected_as_well() -> No
 def test_how_far_calls_follow_the_processor_is_learned_from_them() -> None:
     chance = random.Random(5)
     for follows in (1.0, 0.4, 0.0):
-        sides = [processes(seconds, 6, chance, follows=follows) for seconds in (2.0, 0.5)]
+        sides = [processes(seconds, 12, chance, follows=follows) for seconds in (2.0, 0.5)]
         learned = pace.learn(sides, "inference")
         assert learned is not None
         assert learned.share == pytest.approx(follows, abs=0.12)
@@ -100,6 +100,23 @@ def test_nothing_is_corrected_by_what_is_not_known_or_cannot_be_compared() -> No
     assert pace.learn([known, elsewhere], "inference") is None
     assert pace.learn([known], "training") is None
     assert pace.learn([[]], None) is None
+
+
+def test_a_program_that_slows_the_core_down_by_itself_is_not_excused_for_that() -> None:
+    chance = random.Random(10)
+    alone = processes(1.0, 8, chance)
+    spinning = [process(1.0, [SHARED] * 30, chance) for _ in range(8)]
+    assert pace.learn([alone, spinning], "inference") is None
+    assert stats.speedup(alone, spinning) == stats.speedup(alone, spinning, as_measured=True)
+
+
+def test_ratios_as_measured_can_be_had_too() -> None:
+    chance = random.Random(11)
+    old, new = processes(1.0, 6, chance), processes(1.0, 6, chance)
+    corrected, measured = stats.speedup(old, new), stats.speedup(old, new, as_measured=True)
+    assert corrected is not None
+    assert measured is not None
+    assert measured.high / measured.low > 2 * corrected.high / corrected.low
 
 
 def test_a_changing_processor_makes_looks_restless() -> None:
