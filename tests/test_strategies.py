@@ -211,6 +211,17 @@ def test_a_gaussian_process_learns_what_must_be_left_out_and_repeats_itself(name
     assert one.calls[:3] == other.calls[:3]
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_a_gaussian_process_begins_with_the_most_suspicious_operators_and_nothing_else(name):
+    pytest.importorskip("optuna")
+    knobs = {"preset": ("mixed",)}
+    model = Model(20, {"layer.3": 2.0, "layer.1": 1.9, "layer.7": 1.8}, knobs=knobs)
+    search = searched(name, model, trials=4, seed=3)
+    most = model.space.operators
+    assert [trial.point for trial in search.trials] == [model.space.point(most[:number]) for number in (0, 1, 2, 4)]
+
+
 def test_the_pareto_front_holds_what_nothing_else_beats_in_everything():
     def trial(speedup, memory, kept=True):
         return Trial(point=Point(fallback="bf16"), kept=kept, speedup=speedup, loss=0.0, memory_bytes=memory)

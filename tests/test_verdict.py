@@ -105,9 +105,17 @@ def test_the_conclusion_says_that_the_machine_is_too_noisy() -> None:
 
 def test_an_original_that_is_faster_than_itself_proves_that_nothing_can_be_told() -> None:
     drifting = [runs(seconds, 1)[0] for seconds in (2.0, 1.0, 2.0, 1.0, 2.0, 1.0)]
-    found = judge(runs(0.4, 6), baseline=drifting)
+    found = judge(runs(0.5, 6), baseline=drifting)
     assert found.status == "undecided"
     assert "the original came out ×2" in found.reason
+
+
+def test_a_gain_beyond_all_that_the_original_differs_from_itself_is_believed() -> None:
+    drifting = [runs(seconds, 1)[0] for seconds in (2.0, 1.0, 2.0, 1.0, 2.0, 1.0)]
+    assert judge(runs(0.1, 6), baseline=drifting).status == "faster"
+    once = [runs(seconds, 1)[0] for seconds in (1.36, 1.0, 1.2)]
+    assert judge(runs(0.3, 3), baseline=once).status == "faster"
+    assert judge(runs(0.85, 3), baseline=once).status == "undecided"
 
 
 def restless(seconds: float, cpu: float, rounds: int = 5) -> list[Run]:

@@ -21,6 +21,7 @@ BEGINNING = (0, 1, 2, 4, SWITCHES)
 """How many of these are left out in the first trials."""
 FRUITLESS = 10
 """Points in a row that were tried before after which nothing new is expected."""
+OTHERS, FALLBACK = "others", "fallback"
 START_SHARE = 1 / 3
 """Share of the trials that are drawn at random before the model has enough to learn from."""
 FAILED = 10.0
@@ -46,7 +47,7 @@ def trials(
     study = optuna.create_study(directions=list(better), sampler=sampler)
     # Everything quantized, and the most suspicious operators left out: no random point says as much.
     for switches in BEGINNING:
-        study.enqueue_trial({_switch(place): int(place < switches) for place, _ in enumerate(_alone(space))})
+        study.enqueue_trial(_plain(switches, space))
     seen: set[Point] = set()
     fruitless = 0
     while fruitless < FRUITLESS:
@@ -67,15 +68,21 @@ def _point(asked: Any, space: Space) -> Point:
     names = [name for place, name in enumerate(alone) if asked.suggest_int(_switch(place), 0, 1)]
     others = space.operators[len(alone) :]
     if others:
-        names += others[: asked.suggest_int("others", 0, len(others))]
+        names += others[: asked.suggest_int(OTHERS, 0, len(others))]
     fallback = space.fallbacks[0]
     if len(space.fallbacks) > 1:
-        fallback = asked.suggest_categorical("fallback", space.fallbacks)
+        fallback = asked.suggest_categorical(FALLBACK, space.fallbacks)
     settings: list[tuple[str, Setting]] = []
     for name, values in space.knobs.items():
         value = asked.suggest_categorical(name, (None, *values))
         settings += [] if value is None else [(name, value)]
     return space.point(names, like=Point(fallback=fallback, settings=tuple(settings)))
+
+
+def _plain(switches: int, space: Space) -> dict[str, Any]:
+    """All parameters of the point in which so many operators are left out, and all else is the default."""
+    plain: dict[str, Any] = {_switch(place): int(place < switches) for place, _ in enumerate(_alone(space))}
+    return {**plain, OTHERS: 0, FALLBACK: space.fallbacks[0], **dict.fromkeys(space.knobs)}
 
 
 def _alone(space: Space) -> tuple[str, ...]:
