@@ -21,11 +21,21 @@ class Model:
     """A made-up model: what each operator costs quantized, and what its quantization loses (1 is allowed in all)."""
 
     def __init__(
-        self, count, losses, *, knobs=None, helps=None, bf16_loses=0.05, order=None, looked=False, seconds=0.0
+        self,
+        count,
+        losses,
+        *,
+        knobs=None,
+        helps=None,
+        helped=0.5,
+        bf16_loses=0.05,
+        order=None,
+        looked=False,
+        seconds=0.0,
     ):
         names = [f"layer.{number}" for number in range(count)]
         self.loses = {name: losses.get(name, 0.2 / count) for name in names}
-        self.helps, self.bf16_loses = helps, bf16_loses
+        self.helps, self.helped, self.bf16_loses = helps, helped, bf16_loses
         self.calls, self.seconds = [], seconds
         ranked = order or sorted(names, key=lambda name: -self.loses[name])
         self.space = Space(
@@ -42,7 +52,9 @@ class Model:
         slow = {"bf16": 2.0, "fp32": 4.0}[point.fallback]
         time = sum(slow if name in left else 1.0 for name in self.loses) / len(self.loses)
         loss = sum(lost for name, lost in self.loses.items() if name not in left)
-        loss = loss * (0.5 if self.helps in point.settings else 1.0) + self.bf16_loses * (point.fallback == "bf16")
+        loss = loss * (self.helped if self.helps in point.settings else 1.0) + self.bf16_loses * (
+            point.fallback == "bf16"
+        )
         return Trial(
             point=point,
             kept=loss <= 1,
@@ -110,6 +122,15 @@ def test_basic_leaves_time_for_operators_where_trials_take_long():
     search = searched("basic", Model(30, {"layer.4": 3.0}, knobs=knobs, looked=True, seconds=6.0), trials=20)
     assert sum(bool(trial.point.settings) for trial in search.trials) == 2
     assert search.best.point.exclude == ("layer.4",)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.9, False), (0.5, True)])
+def test_basic_keeps_a_setting_while_operators_fall_back_only_where_it_helps_much(share, kept):
+    setting = ("observer", "percentile")
+    model = Model(8, {"layer.1": 4.0}, knobs={"observer": ("percentile",)}, helps=setting, helped=share, looked=True)
+    best = searched("basic", model).best
+    assert best.point.exclude == ("layer.1",)
+    assert (setting in best.point.settings) == kept
 
 
 def test_basic_lets_no_operator_fall_back_where_a_setting_suffices():

@@ -12,6 +12,9 @@ from neural_coder.tuning.strategy import Strategy
 
 SHARE_FOR_SETTINGS = 0.4
 """Share of the trials that settings may take before operators fall back."""
+HELPFUL = 0.75
+"""A setting must bring the loss down to this share of what it is by default to be kept while operators fall back: one
+answer more or less may be chance."""
 SINGLE = 3
 """Operators that are tried alone, the most suspicious ones; the groups of the others double in size."""
 KNOWN_SHARE = 0.5
@@ -90,7 +93,13 @@ def _settings(space: Space, search: Search) -> Generator[Trial, None, Trial]:
         yield trial
         tried.append(trial)
     # Another precision of the rest is tried again later; here the fastest that is nearest to the criterion counts.
-    return best(tried) or min(tried, key=lambda trial: (trial.gap, -trial.speedup))
+    nearest = min(tried, key=_distance)
+    plain = min((trial for trial in tried if not trial.point.settings), key=_distance)
+    return best(tried) or (nearest if nearest.gap <= HELPFUL * plain.gap else plain)
+
+
+def _distance(trial: Trial) -> tuple[float, float]:
+    return trial.gap, -trial.speedup
 
 
 def _together(
