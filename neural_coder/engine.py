@@ -457,6 +457,7 @@ def _notes(ground: _Ground, baseline: Sequence[Run]) -> tuple[str, ...]:
     if (apart := pace.difference([run for run in baseline if run.ok])) > stats.UNSTEADY:
         notes.append(
             f"The processor was up to {ratio(1 + apart)} as fast in some runs of the original as in others, as where "
-            "cores are shared with other machines. Speed-ups are corrected for that; times are as they were."
+            "cores are shared with other machines. Speed-ups are corrected for that where both sides have met the same "
+            "speeds; times are as they were."
         )
     return tuple(notes)
