@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from neural_coder.records import Run, SiteTiming, Task
@@ -85,17 +85,21 @@ def learn(sides: Sequence[Sequence[Run]], task: Task | None) -> Pace | None:
             for timing in run.timings:
                 if timing.samples and task in (None, timing.kind):
                     groups[number, timing.site].append(timing)
-    seconds = [one for timings in groups.values() for timing in timings for one in timing.pace]
+    seconds = _paces(groups.values())
     versions = {run.versions.get("python") for runs in sides for run in runs}
     known = all(_is_known(timing) for timings in groups.values() for timing in timings)
     if not known or len(versions) != 1 or _spread(seconds) < STEADY:
         return None
-    fast = [_tenth([one for run in runs for timing in run.timings for one in timing.pace]) for runs in sides]
+    if {number for number, _ in groups} != set(range(len(sides))):
+        return None  # One of the programs was never measured.
+    fast = [
+        _tenth(_paces(each for (side, _), each in groups.items() if side == number)) for number in range(len(sides))
+    ]
     if max(fast) > ALIKE * min(fast):
         return None
     together, alone = WEIGHT * FOREHAND, WEIGHT
     for timings in groups.values():
-        speeds = _centred([one for timing in timings for one in timing.pace])
+        speeds = _centred(_paces([timings]))
         calls = _centred([one for timing in timings for one in timing.samples])
         together += len(timings) * statistics.fmean(x * y for x, y in zip(speeds, calls, strict=True))
         alone += len(timings) * statistics.fmean(x * x for x in speeds)
@@ -112,6 +116,10 @@ def _is_known(timing: SiteTiming) -> bool:
     return len(timing.pace) == len(timing.samples) > 0 and min(*timing.pace, *timing.samples) > 0
 
 
+def _paces(groups: Iterable[Sequence[SiteTiming]]) -> list[float]:
+    return [seconds for timings in groups for timing in timings for seconds in timing.pace]
+
+
 def _spread(seconds: Sequence[float]) -> float:
     """The slow moments in units of the fast ones."""
     return _tenth(seconds, -1) / _tenth(seconds) if seconds else 1.0
@@ -119,7 +127,8 @@ def _spread(seconds: Sequence[float]) -> float:
 
 def _tenth(seconds: Sequence[float], which: int = 0) -> float:
     """What the fastest tenth stays below; with -1, what only the slowest tenth goes beyond."""
-    return statistics.quantiles([*seconds, *seconds], n=10, method="inclusive")[which]
+    several = [*seconds, *seconds]  # quantiles() wants two figures at least
+    return statistics.quantiles(several, n=10, method="inclusive")[which]
 
 
 def _centred(values: Sequence[float]) -> list[float]:

@@ -119,6 +119,15 @@ def test_ratios_as_measured_can_be_had_too() -> None:
     assert measured.high / measured.low > 2 * corrected.high / corrected.low
 
 
+def test_a_program_without_a_single_sample_is_no_trouble() -> None:
+    chance = random.Random(12)
+    old = processes(1.0, 6, chance)
+    still_compiling = [replace(run, timings=(replace(run.timings[0], samples=(), pace=()),)) for run in old]
+    assert pace.learn([old, still_compiling], "inference") is None
+    assert pace.learn([old, []], "inference") is None
+    assert stats.speedup(old, still_compiling) is None
+
+
 def test_a_changing_processor_makes_looks_restless() -> None:
     chance = random.Random(9)
     slow, fast = (process(1.0, [speed] * 9, chance) for speed in (SHARED, USUAL))
