@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -18,7 +18,7 @@ class Compiled(Conversion):
     ) -> None:
         """Compile `module`; see `Conversion`."""
         super().__init__(module, compute_dtype=compute_dtype)
-        self._compiled = torch.compile(module, options=inductor_options(max_autotune))
+        self._compiled = torch.compile(module, backend=_backend(max_autotune))
 
     def program(self, call: Call, output: object) -> Program:
         """The compiled module, for all kinds of call: it compiles anew for what it has not seen."""
@@ -45,6 +45,21 @@ class Compiled(Conversion):
         output = self._compiled(*args, **kwargs)
         self.graphs += counters["stats"]["unique_graphs"] - before
         return output
+
+
+def _backend(max_autotune: bool) -> Callable[[torch.fx.GraphModule, Sequence[torch.Tensor]], object]:
+    """Inductor, as a compiler that Dynamo takes for another one each time.
+
+    Code that Dynamo has from a copy of the same class, with weights that were frozen earlier, fits all of its guards:
+    by the name `inductor` it would run it again, and answer with the old weights (seen in PyTorch 2.13).
+    """
+
+    def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> object:
+        from torch._inductor.compile_fx import compile_fx
+
+        return compile_fx(graph, inputs, config_patches=inductor_options(max_autotune))
+
+    return compile_graph
 
 
 def inductor_options(max_autotune: bool) -> dict[str, object]:

@@ -71,6 +71,7 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
     # What leads to no output makes the quantizer stumble.
     graph.graph.eliminate_dead_code()
     graph.recompile()
+    _lay_out_in_order(graph)
     quantizer = _Quantizer(_kept(exported, graph, request)).set_global(_recipe(request))
     prepared = prepare_pt2e(graph, quantizer)
     for tensors in _examples(exported, request):
@@ -85,6 +86,19 @@ def quantize(exported: Exported, request: Request) -> tuple[Exported, int]:
     whole = _Quantized(converted, request.precision == "int8_static_bf16")
     program = torch.export.export(whole, exported.example, dynamic_shapes=(_dynamic(exported),), strict=False)
     return dataclasses.replace(exported, program=program), count
+
+
+def _lay_out_in_order(graph: torch.fx.GraphModule) -> None:
+    """Give the graph weights of its own where they lie in memory in another order than that of their dimensions.
+
+    Inductor packs quantized weights as if they had no strides (seen in PyTorch 2.13: a transposed weight was read as if
+    it were not).
+    """
+    for name, weight in [*graph.named_parameters(remove_duplicate=False)]:
+        if not weight.is_contiguous():
+            owner, _, attribute = name.rpartition(".")
+            ordered = torch.nn.Parameter(weight.detach().contiguous(), requires_grad=False)
+            setattr(graph.get_submodule(owner), attribute, ordered)
 
 
 def _mend_scales(converted: torch.fx.GraphModule) -> None:

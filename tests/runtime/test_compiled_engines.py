@@ -1,5 +1,7 @@
 """The engines that compile: few and tiny cases, since each compilation takes seconds."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -48,6 +50,27 @@ def test_compiled_answers_under_autocast_are_those_of_autocast():
     assert exact.dtype == torch.float32
     assert [answer.dtype for answer in rounded] == [torch.bfloat16] * 2
     assert explain(model).calls_accelerated == 3
+
+
+def answers(model, x):
+    with torch.no_grad():
+        return [model(x) for _ in range(3)]
+
+
+def test_code_compiled_with_other_weights_is_not_used_again():
+    """Also where they are so close that a comparison with the original would let it pass."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).eval(), torch.randn(4, 16)
+    average = copy.deepcopy(model)
+    accelerate(model, engine="inductor", cache=False, strict=True)
+    answers(model, x)
+    average.load_state_dict({name: weight * 1.003 for name, weight in model.state_dict().items()})
+    accelerate(average, engine="inductor", cache=False, strict=True)
+    with torch.no_grad():
+        model[0].weight.mul_(1.003)
+    for each in (model, average):
+        torch.testing.assert_close(answers(each, x)[-1], original(each, x), rtol=1e-4, atol=1e-5)
+        assert explain(each).running == "inductor/fp32"
 
 
 def test_compiling_or_exporting_an_accelerated_model_takes_the_original():
