@@ -1,8 +1,8 @@
 """A model as it was at one moment, cheap to compare with what it is now.
 
-Between two calls of an engine nothing of this is in the processor's caches, so what counts is how many objects are
-touched. Dictionaries are asked for their version, which any write changes; only after one their values are compared.
-Of the weights some places are compared in each call.
+Between two calls of an engine nothing of this is in the processor's caches, so what counts is how much memory is
+touched, and by how many steps. Dictionaries have a version, which any write changes; only after one their values are
+compared. Of the weights some places are compared in each call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from neural_coder.runtime import layout
+from neural_coder.runtime.layout import WORD, Words
 from neural_coder.runtime.structure import tensors_inside
 
 _INSIDE = frozenset(vars(torch.nn.Module()))
@@ -37,12 +39,11 @@ _VALUES = (
     torch.memory_format,
 )
 _FUNCTIONS = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
-_PIECES = 32
+_PLACES = 32
 """Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`): the first
 and the last in every call, the others in turn."""
 _IN_TURN = 64
 """How many of the others are compared in each call."""
-_PIECE_BYTES = 64
 _UNUSED = frozenset({"num_batches_tracked"})
 """Buffers of PyTorch's normalizations that say nothing about their answers in evaluation."""
 
@@ -52,12 +53,8 @@ _GLOBAL_HOOKS = [
     if (hooks := getattr(torch.nn.modules.module, name, None)) is not None
 ]
 """Hooks that PyTorch calls for every module."""
-_dict_version: Callable[[dict[str, object]], int] | None = getattr(
-    getattr(getattr(torch._C, "_dynamo", None), "guards", None), "dict_version", None
-)
-"""What PyTorch's own compiler notices changes by."""
-_version = attrgetter("_version")
-_data_ptr = torch.Tensor.data_ptr
+_STATES = (attrgetter("_version"), torch.Tensor.data_ptr, attrgetter("shape"), torch.Tensor.stride)
+"""What is asked of each tensor, where it cannot be read from memory."""
 
 
 class CannotWatch(Exception):
@@ -80,6 +77,7 @@ class Watch:
         inner = _Inner(named)
         records = [(name, each) for name, each in inner.containers if isinstance(each, dict)]
         self._empty = [items for items in contents if not items]
+        self._empty_sizes = layout.of_dict_sizes(self._empty)
         filled = [("", items) for items in contents if items]
         self._contents = _Containers(filled, plain=False)
         self._versions = _Versions([each for _, each in filled + records] + [each[1] for each in inner.attributes])
@@ -108,7 +106,7 @@ class Watch:
             return (
                 self._weights.hold()
                 and self._lists.hold()
-                and not any(self._empty)
+                and not self._are_filled()
                 and (self._versions.hold() or self._written_but_equal())
             )
         except RuntimeError:  # another thread changes a container just now
@@ -116,7 +114,7 @@ class Watch:
 
     def difference(self) -> str:
         """Name what changed; empty when nothing did."""
-        if any(self._empty) or not self._contents.hold():
+        if self._are_filled() or not self._contents.hold():
             return "submodules, parameters or buffers were added, removed or replaced"
         if not self._attributes.hold():
             return f"attribute {self._attributes.changed()} changed"
@@ -126,6 +124,10 @@ class Watch:
         if not self._weights.hold(everywhere=True):
             return f"{self._weights.changed()} changed"
         return ""
+
+    def _are_filled(self) -> bool:
+        """Whether something was put into dictionaries that were empty."""
+        return any(self._empty) if self._empty_sizes is None else not self._empty_sizes.hold()
 
     def _written_but_equal(self) -> bool:
         """Whether dictionaries that were written to hold the same as before; a later write counts anew."""
@@ -141,11 +143,14 @@ class _Versions:
 
     def __init__(self, dictionaries: Iterable[dict[str, object]]) -> None:
         self._dictionaries = list(dictionaries)
+        self._words = layout.of_dict_versions(self._dictionaries)
         self.then = self.now()
 
-    def now(self) -> list[int]:
+    def now(self) -> bytes | list[int]:
         """The version of each."""
-        return [] if _dict_version is None else [*map(_dict_version, self._dictionaries)]
+        if self._words is not None:
+            return self._words.now()
+        return [] if layout.dict_version is None else [*map(layout.dict_version, self._dictionaries)]
 
     def hold(self) -> bool:
         """Whether none was written to; where that is not known, one may have been."""
@@ -244,13 +249,21 @@ class _Attributes:
 class _Memory:
     """Bytes at some places."""
 
-    def __init__(self, pieces: Sequence[ctypes.Array[ctypes.c_char]]) -> None:
-        self._pieces = pieces
-        self._then = b"".join(pieces)
+    def __init__(self, places: Sequence[tuple[int, int]]) -> None:
+        """Remember them.
+
+        Args:
+            places: Addresses, each with a number of bytes.
+        """
+        whole = [address for address, size in places if size == WORD and address % WORD == 0 and layout.can_read()]
+        self._words = Words(whole) if whole else None
+        known = frozenset(whole)
+        self._rest = [(ctypes.c_char * size).from_address(address) for address, size in places if address not in known]
+        self._then = b"".join(self._rest)
 
     def holds(self) -> bool:
         """Whether they are as they were."""
-        return b"".join(self._pieces) == self._then
+        return (self._words is None or self._words.hold()) and b"".join(self._rest) == self._then
 
 
 class _Weights:
@@ -263,32 +276,31 @@ class _Weights:
             _check_watchable(name, tensor)
             self._names.append(name)
             self.tensors.append(tensor)
-        self._versions = [*map(_version, self.tensors)]
-        self._places = [*map(_data_ptr, self.tensors)]
-        pieces = [found for tensor in self.tensors if (found := _pieces(tensor))]
-        self._ends = _Memory([piece for found in pieces for piece in (found[:1] + found[1:][-1:])])
-        inner = [piece for found in pieces for piece in found[1:-1]]
+        self._states = self._asked()
+        self._words = layout.of_tensors(self.tensors)
+        places = [found for tensor in self.tensors if (found := _places(tensor))]
+        ends = [place for found in places for place in (found[:1] + found[1:][-1:])]
+        inner = [place for found in places for place in found[1:-1]]
         # Far apart in turn, so that a change of one weight is met soon.
-        step = -(-len(inner) // _IN_TURN)
-        self._inner = [_Memory(inner[start::step]) for start in range(step)]
-        self._turns = cycle(self._inner or [_Memory([])])
+        step = max(1, -(-len(inner) // _IN_TURN))
+        self._memory = [_Memory(ends + inner[start::step]) for start in range(step)]
+        self._turns = cycle(self._memory)
 
     def hold(self, *, everywhere: bool = False) -> bool:
         """Whether they are as they were; memory is only read where it still belongs to them."""
-        return (
-            [*map(_version, self.tensors)] == self._versions
-            and [*map(_data_ptr, self.tensors)] == self._places
-            and self._ends.holds()
-            and (all(each.holds() for each in self._inner) if everywhere else next(self._turns).holds())
-        )
+        same = all(words.hold() for words in self._words) if self._words else self._asked() == self._states
+        return same and (all(each.holds() for each in self._memory) if everywhere else next(self._turns).holds())
 
     def changed(self) -> str:
         """The name of the first one that is known to have changed."""
-        now = zip(map(_version, self.tensors), map(_data_ptr, self.tensors), strict=True)
-        then = zip(self._versions, self._places, strict=True)
+        now = zip(*self._asked(), strict=True)
+        then = zip(*self._states, strict=True)
         return next(
             (name for name, is_now, was in zip(self._names, now, then, strict=True) if is_now != was), "a weight"
         )
+
+    def _asked(self) -> list[list[object]]:
+        return [[*map(state, self.tensors)] for state in _STATES]
 
 
 class _Inner:
@@ -367,14 +379,15 @@ def _check_watchable(name: str, tensor: torch.Tensor) -> None:
         raise CannotWatch(f"{name} is sparse, quantized or without data")
 
 
-def _pieces(tensor: torch.Tensor) -> list[ctypes.Array[ctypes.c_char]]:
-    """A few places in a tensor's memory, spread over all of it; none on other devices than the CPU."""
+def _places(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """A few places in a tensor's memory, spread over all of it, with sizes; none on other devices than the CPU."""
     if tensor.device.type != "cpu" or not tensor.numel():
         return []
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     length = (last + 1) * tensor.element_size()
-    size = min(_PIECE_BYTES, length)
-    count = min(_PIECES, -(-length // size))
+    size = min(WORD, length)
+    count = min(_PLACES, -(-length // size))
     starts = [place * (length - size) // max(1, count - 1) for place in range(count)]
-    piece = ctypes.c_char * size
-    return [piece.from_address(tensor.data_ptr() + start) for start in starts]
+    # Whole words are read fastest; the end of a tensor may lie within one.
+    inner = [start - (tensor.data_ptr() + start) % WORD for start in starts[1:-1]]
+    return [(tensor.data_ptr() + max(0, start), size) for start in starts[:1] + inner + starts[1:][-1:]]

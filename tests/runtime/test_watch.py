@@ -1,6 +1,8 @@
 """Every way to change a model is noticed, and nothing else is taken for a change."""
 
 import dataclasses
+import importlib.util
+import sys
 from collections import deque
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from neural_coder.runtime import watch as module  # noqa: E402
+from neural_coder.runtime import layout  # noqa: E402
 from neural_coder.runtime.watch import CannotWatch, Watch  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -36,6 +38,8 @@ class Watched(nn.Module):
         self.pair = (torch.zeros(2), [3])
         self.helper = Helper()
         self.loose = torch.ones(5)
+        self.odd = torch.ones(3)
+        self.square = torch.arange(16.0).reshape(4, 4)
         self.nothing = None
 
 
@@ -46,6 +50,13 @@ CHANGES = {
     "end of a weight": lambda model: model.body[2].weight.data[-1].fill_(7),
     "weight replaced": lambda model: setattr(model.body[0], "weight", nn.Parameter(torch.ones(8, 4))),
     "data replaced": lambda model: setattr(model.body[0].weight, "data", torch.ones(8, 4)),
+    "data transposed": lambda model: setattr(model.square, "data", model.square.data.t()),
+    "data narrowed": lambda model: setattr(model.square, "data", model.square.data[:2]),
+    "data shifted": lambda model: setattr(model.loose, "data", model.loose.data[1:]),
+    "storage replaced": lambda model: model.loose.set_(torch.ones(5)),
+    "storage resized": lambda model: model.loose.untyped_storage().resize_(4000),
+    "tensors swapped": lambda model: torch.utils.swap_tensors(model.body[0].weight, nn.Parameter(torch.ones(8, 4))),
+    "one element": lambda model: model.odd.data[-1].fill_(7),
     "weight removed": lambda model: model.body[0].register_parameter("bias", None),
     "weight added": lambda model: model.body[0].register_parameter("more", nn.Parameter(torch.ones(1))),
     "buffer": lambda model: model.body[1].running_mean.add_(1),
@@ -81,11 +92,20 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("versions", [True, False], ids=["versions", "values"])
+@pytest.fixture(params=["memory", "versions", "values"])
+def known(request, monkeypatch):
+    """What can be found out about tensors and dictionaries; other versions of PyTorch and Python may tell less."""
+    if request.param != "memory":
+        monkeypatch.setattr(layout, "_tensor_layout", lambda: None)
+        monkeypatch.setattr(layout, "_dict_layout", layout._DictLayout)
+        monkeypatch.setattr(layout, "can_read", lambda: False)
+    if request.param == "values":
+        monkeypatch.setattr(layout, "dict_version", None)
+    return request.param
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_is_noticed_and_named(change, versions, monkeypatch):
-    if not versions:  # another PyTorch may not have them
-        monkeypatch.setattr(module, "_dict_version", None)
+def test_a_change_is_noticed_and_named(change, known):
     model = Watched().eval()
     watch = Watch(model)
     assert watch.holds()
@@ -94,6 +114,46 @@ def test_a_change_is_noticed_and_named(change, versions, monkeypatch):
         change(model)
     assert not watch.holds()
     assert watch.difference()
+
+
+def test_memory_is_read_where_its_layout_is_as_expected(known):
+    watch = Watch(Watched().eval())
+    read = [bool(watch._weights._words), watch._versions._words is not None, watch._empty_sizes is not None]
+    # Newer versions of Python keep no version in their dictionaries.
+    expected = (
+        [True, sys.version_info < (3, 12), True]
+        if known == "memory" and importlib.util.find_spec("numpy")
+        else 3 * [False]
+    )
+    assert read == expected
+
+
+def test_tensors_of_many_dimensions_are_asked():
+    model = Watched().eval()
+    model.deep = torch.arange(64.0).reshape(2, 2, 2, 2, 2, 2)
+    watch = Watch(model)
+    assert watch.holds()
+    model.deep.data = model.deep.data.transpose(0, 5)
+    assert not watch.holds()
+    assert watch.difference() == "deep changed"
+
+
+@pytest.mark.parametrize("field", ["storage", "offset", "dim", "sizes", "strides", "data", "version"])
+def test_a_layout_by_which_pytorch_is_misread_is_not_used(field, monkeypatch):
+    true = layout._tensor_layout()
+    weights = [*nn.Linear(5, 3).parameters(), torch.ones(4)[1:]]
+    assert layout.of_tensors(weights)
+    wrong = dataclasses.replace(true, **{field: getattr(true, field) - layout.WORD})
+    monkeypatch.setattr(layout, "_tensor_layout", lambda: wrong)
+    assert layout.of_tensors(weights) == ()
+
+
+def test_words_of_replaced_memory_are_not_read():
+    tensor = torch.ones(1000)
+    words = layout.of_tensors([tensor])
+    assert all(each.hold() for each in words)
+    tensor.data = torch.ones(1000)
+    assert [each.hold() for each in words[:2]] == [True, False]
 
 
 def test_what_is_equal_counts_as_unchanged():

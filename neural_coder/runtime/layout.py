@@ -1,0 +1,234 @@
+"""What PyTorch and Python know about changes, read from their memory in a few steps.
+
+Asked one by one, a few hundred tensors and dictionaries cost more than a small network does: each question runs code
+and meets memory that left the processor's caches. So the words that hold the answers are found once, by their values
+(no offset is taken for granted), and then read together. Where one of them cannot be found, or says anything else than
+PyTorch and Python say, nothing is read in this way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+try:
+    import numpy
+except ImportError:  # PyTorch does without it, too
+    numpy = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+WORD = 8
+"""Bytes that are read at each place."""
+_IMPL_WORDS = 24
+"""Of a `TensorImpl`; it has no fewer in any PyTorch 2."""
+_STORAGE_WORDS = 8
+_COUNTER_WORDS = 3
+_VERSION_BITS = 0xFFFFFFFF
+
+dict_version: Callable[[dict[str, object]], int] | None = getattr(
+    getattr(getattr(torch._C, "_dynamo", None), "guards", None), "dict_version", None
+)
+"""Changes with any write to a dictionary: what PyTorch's own compiler notices changes by."""
+
+
+class Words:
+    """The words at some addresses, as they were at one moment."""
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        """Remember what is there now.
+
+        Args:
+            addresses: At least one; multiples of `WORD`, in memory that exists whenever it is read.
+        """
+        low = min(addresses)
+        memory = (ctypes.c_char * (max(addresses) - low + WORD)).from_address(low)
+        self._memory = numpy.frombuffer(memoryview(memory), dtype=numpy.int64)
+        self._places = (numpy.array(addresses, dtype=numpy.int64) - low) // WORD
+        self.then = self.now()
+
+    def now(self) -> bytes:
+        """What is there, one word after the other."""
+        found: bytes = self._memory.take(self._places).tobytes()
+        return found
+
+    def hold(self) -> bool:
+        """Whether all are as they were."""
+        return self.now() == self.then
+
+    def values(self) -> list[int]:
+        """The words as they were."""
+        return memoryview(self.then).cast("q").tolist()
+
+
+def can_read() -> bool:
+    """Whether memory can be read in this way at all."""
+    return numpy is not None and sys.implementation.name == "cpython" and sys.byteorder == "little"
+
+
+def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[Words, ...]:
+    """Find the words that tell when tensors change, except for writes to their memory that PyTorch does not count.
+
+    Args:
+        tensors: Plain ones with strides, which must live as long as their words are read.
+
+    Returns:
+        What must hold. Each may only be read while those before hold: they tell that its memory still exists. Empty
+        where it is unknown.
+    """
+    layout = _tensor_layout()
+    if layout is None or not tensors or any(tensor.dim() > layout.most_dims for tensor in tensors):
+        return ()
+    objects = Words([id(tensor) + layout.impl for tensor in tensors])
+    if objects.values() != [tensor._cdata for tensor in tensors]:
+        return ()
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    places, expected = [], []
+    for tensor, storage in zip(tensors, storages, strict=True):
+        of_dims = [WORD * dim for dim in range(tensor.dim())]
+        places += [tensor._cdata + place for place in (layout.storage, layout.offset, layout.dim)]
+        places += [tensor._cdata + start + place for start in (layout.sizes, layout.strides) for place in of_dims]
+        expected += [storage._cdata, tensor.storage_offset(), tensor.dim(), *tensor.shape, *tensor.stride()]
+    impls = Words([*places, *(tensor._cdata + layout.counter for tensor in tensors)])
+    told, counters = impls.values()[: len(places)], impls.values()[len(places) :]
+    if told != expected:
+        return ()
+    data = [storage._cdata + layout.data for storage in storages]
+    behind = Words([*data, *(counter + layout.version for counter in counters)])
+    expected = [storage.data_ptr() for storage in storages] + [tensor._version for tensor in tensors]
+    told = behind.values()[: len(data)] + [version & _VERSION_BITS for version in behind.values()[len(data) :]]
+    return (objects, impls, behind) if told == expected else ()
+
+
+def of_dict_versions(dictionaries: Sequence[dict[str, object]]) -> Words | None:
+    """Find the words that change with any write to these dictionaries, which must live; None where that is unknown."""
+    return _of_dicts(
+        dictionaries, _dict_layout().version, [] if dict_version is None else map(dict_version, dictionaries)
+    )
+
+
+def of_dict_sizes(dictionaries: Sequence[dict[str, object]]) -> Words | None:
+    """Find the words that hold the sizes of these dictionaries, which must live; None where that is unknown."""
+    return _of_dicts(dictionaries, _dict_layout().used, map(len, dictionaries))
+
+
+def _of_dicts(dictionaries: Sequence[dict[str, object]], place: int | None, expected: Iterable[int]) -> Words | None:
+    if place is None or not dictionaries:
+        return None
+    words = Words([id(each) + place for each in dictionaries])
+    return words if words.values() == [*expected] else None
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorLayout:
+    """Where the words lie, in bytes from the beginning of what holds them."""
+
+    impl: int
+    """In the Python object: where its `TensorImpl` is."""
+    storage: int
+    """In the `TensorImpl`, like all until `strides`: where its `StorageImpl` is."""
+    counter: int
+    """Where its `VersionCounter` is."""
+    offset: int
+    dim: int
+    sizes: int
+    strides: int
+    data: int
+    """In the `StorageImpl`: where its memory begins."""
+    version: int
+    """In the `VersionCounter`."""
+
+    @property
+    def most_dims(self) -> int:
+        """Dimensions up to which sizes and strides are kept inside."""
+        return (self.strides - self.sizes) // WORD
+
+
+@dataclass(frozen=True, slots=True)
+class _DictLayout:
+    """Where the words lie, in bytes from the beginning of a dictionary; None where that was not found."""
+
+    used: int | None = None
+    version: int | None = None
+
+
+@functools.cache
+def _tensor_layout() -> _TensorLayout | None:
+    if not can_read():
+        return None
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return _found_tensor_layout()
+    except LookupError as error:
+        log.debug("tensors are asked one by one: %s", error)
+        return None
+
+
+def _found_tensor_layout() -> _TensorLayout:
+    """Find the words of a tensor whose sizes, strides and offset are numbers that nothing else will be."""
+    sizes, strides, offset = (17, 19), (1009, 1013), 12347
+    one, other = (torch.zeros(50_000, device="cpu").as_strided(sizes, strides, offset) for _ in range(2))
+    # These share the version with what they come from; of the others nothing but what both pairs have in common.
+    one_alias, other_alias = one.detach(), other.detach()
+    impl, alias, unlike = (_read(tensor._cdata, _IMPL_WORDS) for tensor in (one, one_alias, other))
+    storage = _place(impl, one.untyped_storage()._cdata)
+    shared = [place for place, word in enumerate(impl) if word == alias[place] != unlike[place]]
+    counters = [place for place in shared if place != storage // WORD]
+    if len(counters) != 1 or other_alias._version != other._version:
+        raise LookupError(f"{len(counters)} words may be the version counter")
+    first, second = (_place(impl, size) for size in sizes)
+    third, fourth = (_place(impl, stride) for stride in strides)
+    if second - first != WORD or fourth - third != WORD or impl[first // WORD - 1] != len(sizes):
+        raise LookupError("sizes and strides are not kept in order")
+    before = _read(impl[counters[0]], _COUNTER_WORDS)
+    one.zero_()
+    written = [now - then for now, then in zip(_read(impl[counters[0]], _COUNTER_WORDS), before, strict=True)]
+    # Of this one memory and owner are at different addresses.
+    buffer = torch.frombuffer(bytearray(64), dtype=torch.uint8).untyped_storage()
+    return _TensorLayout(
+        impl=_place(_read(id(one), torch.Tensor.__basicsize__ // WORD), one._cdata),
+        storage=storage,
+        counter=counters[0] * WORD,
+        offset=_place(impl, offset),
+        dim=first - WORD,
+        sizes=first,
+        strides=third,
+        data=_place(_read(buffer._cdata, _STORAGE_WORDS), buffer.data_ptr()),
+        version=_place(written, 1),
+    )
+
+
+@functools.cache
+def _dict_layout() -> _DictLayout:
+    if not can_read():
+        return _DictLayout()
+    examples = [dict.fromkeys(map(str, range(count))) for count in (0, 3, 1000)]
+    words = [_read(id(each), dict.__basicsize__ // WORD) for each in examples]
+    versions = [] if dict_version is None else [*map(dict_version, examples)]
+    places = range(len(words[0]))
+    return _DictLayout(
+        used=next((WORD * place for place in places if [each[place] for each in words] == [0, 3, 1000]), None),
+        version=next((WORD * place for place in places if [each[place] for each in words] == versions), None),
+    )
+
+
+def _read(address: int, count: int) -> list[int]:
+    return (ctypes.c_int64 * count).from_address(address)[:]
+
+
+def _place(words: Sequence[int], wanted: int) -> int:
+    """Where the only word with a value is, in bytes.
+
+    Raises:
+        LookupError: when none or several have it.
+    """
+    found = [place for place, word in enumerate(words) if word == wanted]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} words are {wanted}")
+    return found[0] * WORD
