@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, cycle
 from operator import attrgetter, is_, itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -39,11 +39,11 @@ _VALUES = (
     torch.memory_format,
 )
 _FUNCTIONS = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
-_PLACES = 32
-"""Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`): the first
-and the last in every call, the others in turn."""
-_IN_TURN = 64
-"""How many of the others are compared in each call."""
+_PIECES = 32
+"""Places of each weight that are compared, to notice changes that PyTorch does not count (through `.data`), in turn."""
+_PIECE_BYTES = 64
+_IN_TURN = 32
+"""How many pieces are compared in each call. The first and the last word of each weight always are."""
 _UNUSED = frozenset({"num_batches_tracked"})
 """Buffers of PyTorch's normalizations that say nothing about their answers in evaluation."""
 
@@ -249,16 +249,19 @@ class _Attributes:
 class _Memory:
     """Bytes at some places."""
 
-    def __init__(self, places: Sequence[tuple[int, int]]) -> None:
-        """Remember them.
-
-        Args:
-            places: Addresses, each with a number of bytes.
-        """
-        whole = [address for address, size in places if size == WORD and address % WORD == 0 and layout.can_read()]
-        self._words = Words(whole) if whole else None
-        known = frozenset(whole)
-        self._rest = [(ctypes.c_char * size).from_address(address) for address, size in places if address not in known]
+    def __init__(self, pieces: Iterable[range]) -> None:
+        """Remember what is at these addresses now."""
+        words: list[int] = []
+        rest: list[range] = []
+        for piece in pieces:
+            start, stop = -(-piece.start // WORD) * WORD, piece.stop // WORD * WORD
+            if start >= stop or not layout.can_read():
+                rest.append(piece)
+                continue
+            words += range(start, stop, WORD)
+            rest += [edge for edge in (range(piece.start, start), range(stop, piece.stop)) if edge]
+        self._words = Words(words) if words else None
+        self._rest = [(ctypes.c_char * len(each)).from_address(each.start) for each in rest]
         self._then = b"".join(self._rest)
 
     def holds(self) -> bool:
@@ -278,18 +281,18 @@ class _Weights:
             self.tensors.append(tensor)
         self._states = self._asked()
         self._words = layout.of_tensors(self.tensors)
-        places = [found for tensor in self.tensors if (found := _places(tensor))]
-        ends = [place for found in places for place in (found[:1] + found[1:][-1:])]
-        inner = [place for found in places for place in found[1:-1]]
+        pieces = [piece for tensor in self.tensors for piece in _pieces(tensor)]
+        self._ends = _Memory([end for tensor in self.tensors for end in _ends(tensor)])
         # Far apart in turn, so that a change of one weight is met soon.
-        step = max(1, -(-len(inner) // _IN_TURN))
-        self._memory = [_Memory(ends + inner[start::step]) for start in range(step)]
-        self._turns = cycle(self._memory)
+        step = max(1, -(-len(pieces) // _IN_TURN))
+        self._parts = [_Memory(pieces[start::step]) for start in range(step)]
+        self._turns = cycle(self._parts)
 
     def hold(self, *, everywhere: bool = False) -> bool:
         """Whether they are as they were; memory is only read where it still belongs to them."""
         same = all(words.hold() for words in self._words) if self._words else self._asked() == self._states
-        return same and (all(each.holds() for each in self._memory) if everywhere else next(self._turns).holds())
+        parts = self._parts if everywhere else [next(self._turns)]
+        return same and self._ends.holds() and all(part.holds() for part in parts)
 
     def changed(self) -> str:
         """The name of the first one that is known to have changed."""
@@ -379,15 +382,25 @@ def _check_watchable(name: str, tensor: torch.Tensor) -> None:
         raise CannotWatch(f"{name} is sparse, quantized or without data")
 
 
-def _places(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    """A few places in a tensor's memory, spread over all of it, with sizes; none on other devices than the CPU."""
+def _memory_of(tensor: torch.Tensor) -> range:
+    """Addresses that a tensor's elements have; none on other devices than the CPU."""
     if tensor.device.type != "cpu" or not tensor.numel():
-        return []
+        return range(0)
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    length = (last + 1) * tensor.element_size()
-    size = min(WORD, length)
-    count = min(_PLACES, -(-length // size))
-    starts = [place * (length - size) // max(1, count - 1) for place in range(count)]
-    # Whole words are read fastest; the end of a tensor may lie within one.
-    inner = [start - (tensor.data_ptr() + start) % WORD for start in starts[1:-1]]
-    return [(tensor.data_ptr() + max(0, start), size) for start in starts[:1] + inner + starts[1:][-1:]]
+    return range(tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size())
+
+
+def _ends(tensor: torch.Tensor) -> Iterator[range]:
+    """The first and the last word of a tensor's memory."""
+    memory = _memory_of(tensor)
+    yield from (end for end in (memory[:WORD], memory[WORD:][-WORD:]) if end)
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[range]:
+    """A few pieces of a tensor's memory, spread over all of it."""
+    memory = _memory_of(tensor)
+    size = min(_PIECE_BYTES, len(memory))
+    count = min(_PIECES, -(-len(memory) // size)) if size else 0
+    for place in range(count):
+        start = place * (len(memory) - size) // max(1, count - 1)
+        yield memory[start - start % WORD : start + size]
