@@ -171,20 +171,27 @@ def _tensor_layout() -> _TensorLayout | None:
 
 
 def _found_tensor_layout() -> _TensorLayout:
-    """Find the words of a tensor whose sizes, strides and offset are numbers that nothing else will be."""
-    sizes, strides, offset = (17, 19), (1009, 1013), 12347
-    one, other = (torch.zeros(50_000, device="cpu").as_strided(sizes, strides, offset) for _ in range(2))
-    # These share the version with what they come from; of the others nothing but what both pairs have in common.
-    one_alias, other_alias = one.detach(), other.detach()
-    impl, alias, unlike = (_read(tensor._cdata, _IMPL_WORDS) for tensor in (one, one_alias, other))
-    storage = _place(impl, one.untyped_storage()._cdata)
-    shared = [place for place, word in enumerate(impl) if word == alias[place] != unlike[place]]
-    counters = [place for place in shared if place != storage // WORD]
-    if len(counters) != 1 or other_alias._version != other._version:
+    """Find the words of tensors whose sizes, strides and offset are numbers that nothing else will be.
+
+    Some words hold what was there before, so it takes several tensors, and as many dimensions as are kept inside.
+    """
+    sizes, strides, offsets = (2, 3, 5, 7, 11), (1009, 1013, 1019, 1021, 1031), (12347, 12373, 12377, 12379)
+    tensors = [torch.zeros(50_000, device="cpu").as_strided(sizes, strides, offset) for offset in offsets]
+    aliases = [tensor.detach() for tensor in tensors]  # each shares storage and version counter with its tensor
+    impls, others = ([_read(tensor._cdata, _IMPL_WORDS) for tensor in each] for each in (tensors, aliases))
+    one, impl = tensors[0], impls[0]
+    columns, shared = [*zip(*impls, strict=True)], [*zip(*others, strict=True)]
+    storages = tuple(tensor.untyped_storage()._cdata for tensor in tensors)
+    storage, offset = _place(columns, storages), _place(columns, offsets)
+    counters = [
+        place
+        for place, words in enumerate(columns)
+        if words == shared[place] and len({*words}) == len(words) and words not in (storages, offsets)
+    ]
+    if len(counters) != 1:
         raise LookupError(f"{len(counters)} words may be the version counter")
-    first, second = (_place(impl, size) for size in sizes)
-    third, fourth = (_place(impl, stride) for stride in strides)
-    if second - first != WORD or fourth - third != WORD or impl[first // WORD - 1] != len(sizes):
+    first, third = _place(impl, *sizes), _place(impl, *strides)
+    if third - first != len(sizes) * WORD or impl[first // WORD - 1] != len(sizes):
         raise LookupError("sizes and strides are not kept in order")
     before = _read(impl[counters[0]], _COUNTER_WORDS)
     one.zero_()
@@ -195,7 +202,7 @@ def _found_tensor_layout() -> _TensorLayout:
         impl=_place(_read(id(one), torch.Tensor.__basicsize__ // WORD), one._cdata),
         storage=storage,
         counter=counters[0] * WORD,
-        offset=_place(impl, offset),
+        offset=offset,
         dim=first - WORD,
         sizes=first,
         strides=third,
@@ -222,13 +229,14 @@ def _read(address: int, count: int) -> list[int]:
     return (ctypes.c_int64 * count).from_address(address)[:]
 
 
-def _place(words: Sequence[int], wanted: int) -> int:
-    """Where the only word with a value is, in bytes.
+def _place(words: Sequence[object], *wanted: object) -> int:
+    """Where the only words with these values are, one behind the other, in bytes.
 
     Raises:
-        LookupError: when none or several have it.
+        LookupError: when none or several have them.
     """
-    found = [place for place, word in enumerate(words) if word == wanted]
+    places = range(len(words) - len(wanted) + 1)
+    found = [place for place in places if (*words[place : place + len(wanted)],) == wanted]
     if len(found) != 1:
         raise LookupError(f"{len(found)} words are {wanted}")
     return found[0] * WORD

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import random
 import sys
 from collections import deque
 from types import SimpleNamespace
@@ -146,6 +147,17 @@ def test_a_layout_by_which_pytorch_is_misread_is_not_used(field, monkeypatch):
     wrong = dataclasses.replace(true, **{field: getattr(true, field) - layout.WORD})
     monkeypatch.setattr(layout, "_tensor_layout", lambda: wrong)
     assert layout.of_tensors(weights) == ()
+
+
+def test_the_layout_is_found_whatever_the_memory_held_before():
+    chance = random.Random(0)
+    with torch.no_grad():
+        for _ in range(300):
+            before = [
+                torch.empty(chance.choice((2, 5, 17)), chance.randint(1, 40)) for _ in range(chance.randint(0, 30))
+            ]
+            del before
+            assert layout._found_tensor_layout() == layout._tensor_layout()
 
 
 def test_words_of_replaced_memory_are_not_read():
