@@ -49,22 +49,34 @@ class Words:
         """
         low = min(addresses)
         memory = (ctypes.c_char * (max(addresses) - low + WORD)).from_address(low)
-        self._memory = numpy.frombuffer(memoryview(memory), dtype=numpy.int64)
+        self._low = low
+        self._take = numpy.frombuffer(memoryview(memory), dtype=numpy.int64).take
         self._places = (numpy.array(addresses, dtype=numpy.int64) - low) // WORD
         self.then = self.now()
 
     def now(self) -> bytes:
         """What is there, one word after the other."""
-        found: bytes = self._memory.take(self._places).tobytes()
+        found: bytes = self._take(self._places).tobytes()
         return found
 
     def hold(self) -> bool:
         """Whether all are as they were."""
-        return self.now() == self.then
+        return bool(self._take(self._places).tobytes() == self.then)
+
+    def addresses(self) -> list[int]:
+        """Where they are."""
+        found: list[int] = (self._places * WORD + self._low).tolist()
+        return found
 
     def values(self) -> list[int]:
         """The words as they were."""
         return memoryview(self.then).cast("q").tolist()
+
+
+def together(*some: Words | None) -> Words | None:
+    """The same words, read in one step; None where some are unknown."""
+    known = [words for words in some if words is not None]
+    return Words([place for words in known for place in words.addresses()]) if len(known) == len(some) else None
 
 
 def can_read() -> bool:
@@ -72,22 +84,22 @@ def can_read() -> bool:
     return numpy is not None and sys.implementation.name == "cpython" and sys.byteorder == "little"
 
 
-def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[Words, ...]:
+def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[Words, Words, Words] | None:
     """Find the words that tell when tensors change, except for writes to their memory that PyTorch does not count.
 
     Args:
         tensors: Plain ones with strides, which must live as long as their words are read.
 
     Returns:
-        What must hold. Each may only be read while those before hold: they tell that its memory still exists. Empty
+        What must hold. Each may only be read while those before hold: they tell that its memory still exists. None
         where it is unknown.
     """
     layout = _tensor_layout()
     if layout is None or not tensors or any(tensor.dim() > layout.most_dims for tensor in tensors):
-        return ()
+        return None
     objects = Words([id(tensor) + layout.impl for tensor in tensors])
     if objects.values() != [tensor._cdata for tensor in tensors]:
-        return ()
+        return None
     storages = [tensor.untyped_storage() for tensor in tensors]
     places, expected = [], []
     for tensor, storage in zip(tensors, storages, strict=True):
@@ -98,12 +110,12 @@ def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[Words, ...]:
     impls = Words([*places, *(tensor._cdata + layout.counter for tensor in tensors)])
     told, counters = impls.values()[: len(places)], impls.values()[len(places) :]
     if told != expected:
-        return ()
+        return None
     data = [storage._cdata + layout.data for storage in storages]
     behind = Words([*data, *(counter + layout.version for counter in counters)])
     expected = [storage.data_ptr() for storage in storages] + [tensor._version for tensor in tensors]
     told = behind.values()[: len(data)] + [version & _VERSION_BITS for version in behind.values()[len(data) :]]
-    return (objects, impls, behind) if told == expected else ()
+    return (objects, impls, behind) if told == expected else None
 
 
 def of_dict_versions(dictionaries: Sequence[dict[str, object]]) -> Words | None:

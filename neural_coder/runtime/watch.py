@@ -77,14 +77,16 @@ class Watch:
         inner = _Inner(named)
         records = [(name, each) for name, each in inner.containers if isinstance(each, dict)]
         self._empty = [items for items in contents if not items]
-        self._empty_sizes = layout.of_dict_sizes(self._empty)
         filled = [("", items) for items in contents if items]
         self._contents = _Containers(filled, plain=False)
         self._versions = _Versions([each for _, each in filled + records] + [each[1] for each in inner.attributes])
         self._records = _Containers(records, plain=True)
-        self._lists = _Containers([each for each in inner.containers if not isinstance(each[1], dict)], plain=True)
+        lists = [each for each in inner.containers if not isinstance(each[1], dict)]
+        self._lists = _Containers(lists, plain=True) if lists else None
         self._attributes = _Attributes(inner.attributes)
         self._weights = _Weights([*model.named_parameters(), *_used_buffers(named), *inner.tensors])
+        self._empty_sizes = layout.of_dict_sizes(self._empty)
+        self._first = layout.together(self._weights.objects, self._versions.words, self._empty_sizes)
 
     def hooked(self) -> bool:
         """Whether a submodule has hooks now, or all modules have; those would not fire in a converted copy."""
@@ -102,13 +104,14 @@ class Watch:
 
     def holds(self) -> bool:
         """Whether the model is still as it was."""
+        first, now = self._first, b""
         try:
-            return (
-                self._weights.hold()
-                and self._lists.hold()
-                and not self._are_filled()
-                and (self._versions.hold() or self._written_but_equal())
-            )
+            if first is None or (now := first.now()) != first.then:
+                if self._are_filled() or not (self._weights.are_the_same() and self._equal()):
+                    return False
+                if first is not None:
+                    first.then = now  # as it was before the comparison: a later write counts anew
+            return self._weights.hold_inside() and (self._lists is None or self._lists.hold())
         except RuntimeError:  # another thread changes a container just now
             return False
 
@@ -119,9 +122,9 @@ class Watch:
         if not self._attributes.hold():
             return f"attribute {self._attributes.changed()} changed"
         for containers in (self._records, self._lists):
-            if not containers.hold():
+            if containers is not None and not containers.hold():
                 return f"attribute {containers.changed()} changed"
-        if not self._weights.hold(everywhere=True):
+        if not self._weights.hold():
             return f"{self._weights.changed()} changed"
         return ""
 
@@ -129,9 +132,11 @@ class Watch:
         """Whether something was put into dictionaries that were empty."""
         return any(self._empty) if self._empty_sizes is None else not self._empty_sizes.hold()
 
-    def _written_but_equal(self) -> bool:
-        """Whether dictionaries that were written to hold the same as before; a later write counts anew."""
+    def _equal(self) -> bool:
+        """Whether dictionaries hold the same as before, although they may have been written to."""
         now = self._versions.now()
+        if now and now == self._versions.then:
+            return True
         if not (self._contents.hold() and self._attributes.hold() and self._records.hold()):
             return False
         self._versions.then = now
@@ -143,18 +148,12 @@ class _Versions:
 
     def __init__(self, dictionaries: Iterable[dict[str, object]]) -> None:
         self._dictionaries = list(dictionaries)
-        self._words = layout.of_dict_versions(self._dictionaries)
+        self.words = layout.of_dict_versions(self._dictionaries)
         self.then = self.now()
 
-    def now(self) -> bytes | list[int]:
-        """The version of each."""
-        if self._words is not None:
-            return self._words.now()
+    def now(self) -> list[int]:
+        """The version of each; none where they are not known."""
         return [] if layout.dict_version is None else [*map(layout.dict_version, self._dictionaries)]
-
-    def hold(self) -> bool:
-        """Whether none was written to; where that is not known, one may have been."""
-        return self.then == self.now() != []
 
 
 class _Containers:
@@ -264,9 +263,10 @@ class _Memory:
         self._rest = [(ctypes.c_char * len(each)).from_address(each.start) for each in rest]
         self._then = b"".join(self._rest)
 
-    def holds(self) -> bool:
+    def hold(self) -> bool:
         """Whether they are as they were."""
-        return (self._words is None or self._words.hold()) and b"".join(self._rest) == self._then
+        same = self._words is None or self._words.hold()
+        return same and (not self._rest or b"".join(self._rest) == self._then)
 
 
 class _Weights:
@@ -281,6 +281,7 @@ class _Weights:
             self.tensors.append(tensor)
         self._states = self._asked()
         self._words = layout.of_tensors(self.tensors)
+        self.objects = self._words[0] if self._words else None
         pieces = [piece for tensor in self.tensors for piece in _pieces(tensor)]
         self._ends = _Memory([end for tensor in self.tensors for end in _ends(tensor)])
         # Far apart in turn, so that a change of one weight is met soon.
@@ -288,11 +289,24 @@ class _Weights:
         self._parts = [_Memory(pieces[start::step]) for start in range(step)]
         self._turns = cycle(self._parts)
 
-    def hold(self, *, everywhere: bool = False) -> bool:
-        """Whether they are as they were; memory is only read where it still belongs to them."""
-        same = all(words.hold() for words in self._words) if self._words else self._asked() == self._states
-        parts = self._parts if everywhere else [next(self._turns)]
-        return same and self._ends.holds() and all(part.holds() for part in parts)
+    def hold(self) -> bool:
+        """Whether they are as they were, and their memory wherever it is watched."""
+        return self.are_the_same() and self._are_in_place() and all(part.hold() for part in self._parts)
+
+    def are_the_same(self) -> bool:
+        """Whether nobody gave them other contents altogether."""
+        return self.objects is None or self.objects.hold()
+
+    def hold_inside(self) -> bool:
+        """Whether those that are the same are as they were; of their memory some pieces, in turn."""
+        return self._are_in_place() and next(self._turns).hold()
+
+    def _are_in_place(self) -> bool:
+        """Memory is only read where it still belongs to them."""
+        if self._words is None:
+            return self._asked() == self._states and self._ends.hold()
+        _, impls, behind = self._words
+        return impls.hold() and behind.hold() and self._ends.hold()
 
     def changed(self) -> str:
         """The name of the first one that is known to have changed."""
