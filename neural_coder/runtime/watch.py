@@ -86,7 +86,9 @@ class Watch:
         self._attributes = _Attributes(inner.attributes)
         self._weights = _Weights([*model.named_parameters(), *_used_buffers(named), *inner.tensors])
         self._empty_sizes = layout.of_dict_sizes(self._empty)
-        self._first = layout.together(self._weights.objects, self._versions.words, self._empty_sizes)
+        # Tensors whose words are unknown are asked later, in any case.
+        objects = [] if self._weights.objects is None else [self._weights.objects]
+        self._first = layout.together(*objects, self._versions.words, self._empty_sizes)
 
     def hooked(self) -> bool:
         """Whether a submodule has hooks now, or all modules have; those would not fire in a converted copy."""

@@ -136,6 +136,7 @@ def test_tensors_of_many_dimensions_are_asked():
     model.deep = torch.arange(64.0).reshape(2, 2, 2, 2, 2, 2)
     watch = Watch(model)
     assert watch.holds()
+    assert (watch._first is None) == (watch._versions.words is None)
     model.deep.data = model.deep.data.transpose(0, 5)
     assert not watch.holds()
     assert watch.difference() == "deep changed"
