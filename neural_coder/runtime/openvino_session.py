@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ _VIEWS = frozenset({
     "Unsqueeze", "VariadicSplit",
 })  # fmt: skip
 """Operations that may hand on memory instead of computing anything."""
+_SMALL = 16_384
+"""Elements of an output up to which a copy takes less than telling OpenVINO of other memory does. PyTorch copies twice
+as many with one thread still; its other threads would stay busy waiting, and be in the way of the next call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +55,37 @@ class CompiledSession:
         self._ports = ports
         self._in_order = ports.outputs == tuple(range(len(ports.computed)))
         self._outputs = [_Output(*each) for each in zip(compiled.outputs, ports.computed, strict=True)]
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, list[Tensor | None]]] = []
 
     def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Answer a call. Each thread that is inside has a request of its own."""
         try:
-            request = self._idle.pop()
+            request, kept = self._idle.pop()
         except IndexError:
-            request = self.compiled.create_infer_request()
+            request, kept = self._new_request()
         inputs = [tensors[place].detach().contiguous() for place in self._ports.inputs]  # held until the call ends
         for place, tensor in enumerate(inputs):
             request.set_input_tensor(place, view(tensor))
-        places = [output.place(request, place) for place, output in enumerate(self._outputs)]
+        places = [
+            output.place(request, place) if own is None else own
+            for place, (output, own) in enumerate(zip(self._outputs, kept, strict=True))
+        ]
         request.infer(share_outputs=True)
-        answers = [output.taken(request, place) for output, place in zip(self._outputs, places, strict=True)]
-        self._idle.append(request)
+        answers = [
+            output.taken(request, place) if own is None else own.clone()
+            for output, place, own in zip(self._outputs, places, kept, strict=True)
+        ]
+        self._idle.append((request, kept))
         return answers if self._in_order else [answers[place] for place in self._ports.outputs]
+
+    def _new_request(self) -> tuple[Any, list[Tensor | None]]:
+        """A request, and for each output the memory that it always writes that to; None where it is another each time.
+
+        That memory is PyTorch's own, not OpenVINO's, which may hand the same to several outputs.
+        """
+        request = self.compiled.create_infer_request()
+        kept = [output.place(request, place) if output.is_small else None for place, output in enumerate(self._outputs)]
+        return request, kept
 
 
 class _Output:
@@ -82,6 +101,8 @@ class _Output:
         self._shape = tuple(shape.to_shape()) if shape.is_static else None
         self._unknown = [0] * (len(shape) if shape.rank.is_static else 1)
         self._is_computed = is_computed
+        self.is_small = is_computed and self._shape is not None and math.prod(self._shape) <= _SMALL
+        """Whether its size is known, and it is quicker copied than placed anew."""
 
     def place(self, request: Any, place: int) -> Any:
         """Let it be written to fresh memory: a tensor, or what OpenVINO resizes where the size is not known."""

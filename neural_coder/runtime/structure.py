@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
-from collections import UserDict
+from collections import OrderedDict, UserDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import FunctionType, MethodType
 
@@ -22,6 +22,8 @@ _PLAIN = (
     int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format,
     enum.Enum, range, slice, type, FunctionType, MethodType,
 )  # fmt: skip
+_WHOLE = (*_PLAIN, *_CONSTANTS)
+"""What is never looked into."""
 
 
 class Leaves:
@@ -97,7 +99,7 @@ def rebuild(value: object, replace: Callable[[Tensor], Tensor]) -> object:
     """
     if type(value) in _TENSORS:
         return replace(value)
-    parts = None if isinstance(value, (*_PLAIN, *_CONSTANTS)) else _parts(value)
+    parts = None if isinstance(value, _WHOLE) else _parts(value)
     if parts is None:
         return value
     keys, values = parts
@@ -109,14 +111,14 @@ def tensors_of(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
         return
-    parts = None if isinstance(value, (*_PLAIN, *_CONSTANTS)) else _parts(value)
+    parts = None if isinstance(value, _WHOLE) else _parts(value)
     for item in parts[1] if parts else ():
         yield from tensors_of(item)
 
 
 def mutable_containers(value: object) -> Iterator[tuple[object, tuple[Hashable, ...], list[object]]]:
     """Lists and dictionaries in a nested structure, each with its keys and values of now."""
-    parts = None if isinstance(value, (*_TENSORS, *_PLAIN, *_CONSTANTS)) else _parts(value)
+    parts = None if isinstance(value, (*_TENSORS, *_WHOLE)) else _parts(value)
     if parts is None:
         return
     keys, values = parts
@@ -136,7 +138,7 @@ def tensors_inside(value: object, depth: int = 6) -> Iterator[Tensor | None]:
     if isinstance(value, torch.Tensor):
         yield value
         return
-    if value is None or isinstance(value, (bool, *_PLAIN)):
+    if isinstance(value, _WHOLE):
         return
     inner = _inner(value)
     if inner is None or depth == 0:
@@ -179,6 +181,8 @@ def _assemble(like: object, keys: tuple[Hashable, ...], values: list[object]) ->
         return dict(zip(keys, values, strict=True))
     if isinstance(like, tuple):
         return cls._make(values)  # type: ignore[attr-defined]
+    if isinstance(like, OrderedDict) and dataclasses.is_dataclass(like):
+        return _like_model_output(like, dict(zip(keys, values, strict=True)))
     fresh = copy.copy(like)
     if isinstance(fresh, UserDict):
         fresh.data = dict(zip(keys, values, strict=True))
@@ -188,4 +192,19 @@ def _assemble(like: object, keys: tuple[Hashable, ...], values: list[object]) ->
             fresh[key] = value
         else:
             object.__setattr__(fresh, str(key), value)
+    return fresh
+
+
+def _like_model_output(like: OrderedDict[Hashable, object], items: dict[Hashable, object]) -> object:
+    """A dictionary whose values are its attributes as well, without the checks that its class makes of each.
+
+    Those take longer than a small model does, when they come between two calls of an engine.
+    """
+    fresh: OrderedDict[Hashable, object] = type(like).__new__(type(like))
+    attributes: dict[Hashable, object] = vars(fresh)  # type: ignore[assignment]  # names are all that it is asked for
+    attributes.update(vars(like))
+    for key, value in items.items():
+        OrderedDict.__setitem__(fresh, key, value)
+        if key in attributes:
+            attributes[key] = value
     return fresh

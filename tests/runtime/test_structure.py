@@ -52,6 +52,24 @@ def test_containers_of_all_kinds_are_rebuilt_in_their_type():
     assert not zero.any()
 
 
+def test_a_model_output_is_rebuilt_as_attributes_and_as_items():
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    zero = torch.zeros(2)
+    given = outputs.BaseModelOutput(last_hidden_state=zero, attentions=(zero, zero))
+    given.note = "kept"
+    rebuilt = plus_one(given)
+    assert type(rebuilt) is type(given)
+    assert [*rebuilt.keys()] == ["last_hidden_state", "attentions"]
+    assert rebuilt.last_hidden_state is rebuilt["last_hidden_state"] is rebuilt[0] is rebuilt.to_tuple()[0]
+    assert rebuilt.attentions is rebuilt["attentions"]
+    assert bool((rebuilt.attentions[1] == 1).all())
+    assert not zero.any()
+    assert (rebuilt.hidden_states, rebuilt.note) == (None, "kept")
+    rebuilt.hidden_states = (zero,)
+    assert "hidden_states" in rebuilt
+    assert "hidden_states" not in given
+
+
 def test_packed_sequences_are_rebuilt():
     packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(3, 2), torch.zeros(1, 2)])
     rebuilt = rebuild(packed, lambda tensor: tensor.clone())
