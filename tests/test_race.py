@@ -123,6 +123,31 @@ def test_a_faster_variant_that_looks_slower_by_bad_luck_gets_a_second_look() -> 
     assert race.run([candidate("unlucky")]).chosen is not None
 
 
+@pytest.mark.parametrize(("neighbour", "stays"), [(1.7, True), (1.0, False)])
+def test_a_variant_that_looks_a_tenth_slower_stays_only_where_cores_are_shared(neighbour: float, stays: bool) -> None:
+    machine = Machine(random.Random(3), load=(0,), slow_processes=0.0, process_noise=0.0, neighbour=neighbour)
+    race = race_on(SimulatedBench(machine, programs(slower=0.9)))
+    standing = race.first_look(candidate("slower"), "[1/1]")
+    for _ in range(FEWEST_ROUNDS - 1):
+        race.baselines.append(race.bench.baseline())
+        standing.rounds.append(race.bench.variant(standing.candidate))
+    assert (race._still_open([standing], len(standing.rounds)) == [standing]) is stays
+
+
+@pytest.mark.parametrize(
+    ("speed", "pairs"), [(1.0, racing.MOST_CONFIRMATIONS), (1.3, racing.CONFIRMATIONS)], ids=["denied", "confirmed"]
+)
+def test_a_gain_that_fresh_runs_deny_is_asked_for_again_before_it_is_given_up(speed: float, pairs: int) -> None:
+    given = programs(x=speed)
+    race = race_on(SimulatedBench(Machine(random.Random(3), load=(0,), slow_processes=0.0), given))
+    standing = race.first_look(candidate("x"), "[1/1]")
+    looked = given["x"].runs
+    confirmed = race._fresh_pairs(standing)
+    assert confirmed is not None
+    assert confirmed.median == pytest.approx(speed, rel=0.05)
+    assert given["x"].runs - looked == pairs
+
+
 def test_a_lucky_look_does_not_count_as_a_round() -> None:
     given = programs(left=1.7, winner=2.0)
     found = search(Machine(random.Random(2), load=(0,), slow_processes=0.0), given)
