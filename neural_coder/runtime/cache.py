@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,6 @@ DEFAULT_LIMIT_GB = 8.0
 _MANIFEST = "manifest.json"
 _ABOUT = "about.json"
 _PARTIAL = "partial-"
-_BLOCK_BYTES = 1 << 24
 _ABANDONED_SECONDS = 24 * 3600
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -188,18 +186,11 @@ def _digests(place: Path) -> dict[str, str]:
 
 
 def _digest(file: Path) -> str:
-    """A digest of the digests of its blocks, which several threads find at once: gigabytes take seconds."""
-
-    def of_block(start: int) -> bytes:
-        with file.open("rb") as stream:
-            stream.seek(start)
-            return hashlib.sha256(stream.read(_BLOCK_BYTES)).digest()
-
-    total = hashlib.sha256()
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        for found in threads.map(of_block, range(0, file.stat().st_size, _BLOCK_BYTES)):
-            total.update(found)
-    return total.hexdigest()
+    with file.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _is_sound(part: Path) -> bool:

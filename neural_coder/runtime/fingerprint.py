@@ -8,7 +8,6 @@ import platform
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
@@ -42,9 +41,8 @@ def digest(model: torch.nn.Module, *more: str, packages: tuple[str, ...] = ()) -
     total = hashlib.sha256()
     for text in (*_structure(model), *_versions(packages), *more):
         total.update(text.encode() + b"\0")
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # each lets the others run while it reads
-        for found in threads.map(lambda each: _tensor(*each), (*model.named_parameters(), *model.named_buffers())):
-            total.update(found)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        total.update(_tensor(name, tensor))
     return total.hexdigest()
 
 
